@@ -1,0 +1,16 @@
+"""Metrics of Trimtab's own processes, for Prometheus. Each part defines its metrics beside the code that they measure."""
+
+from __future__ import annotations
+
+from prometheus_client import Info, start_http_server
+
+_build = Info("trimtab_build", "Which process this is and its version.")
+
+
+def serve(service: str, port: int, host: str = "127.0.0.1") -> int:
+    """Serves this process's metrics at ``http://host:port/metrics`` in a thread; returns the port (port 0: any free one)."""
+    from importlib.metadata import version
+
+    _build.info({"service": service, "version": version("trimtab")})
+    server, _thread = start_http_server(port, addr=host)
+    return int(server.server_port)
