@@ -175,6 +175,7 @@ def _common(settings: BusSettings) -> dict[str, Any]:
     return {
         "bootstrap_servers": settings.bootstrap.split(","),
         "request_timeout_ms": int(max(settings.timeout_seconds, 11) * 1000),  # must exceed the session timeout of a group
+        "bootstrap_timeout_ms": int(settings.timeout_seconds * 1000),
         "reconnect_backoff_max_ms": 1000,
         "client_id": "trimtab",
     }

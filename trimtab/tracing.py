@@ -1,7 +1,7 @@
 """Traces: one from scrape to act, its context carried in Kafka headers as W3C `traceparent`.
 
-Spans go to a file of JSON lines when one is given; the standard ``OTEL_EXPORTER_OTLP_ENDPOINT`` also sends them to a collector when
-OpenTelemetry's OTLP exporter is installed.
+Spans go to a file of JSON lines when one is given. The standard ``OTEL_EXPORTER_OTLP_ENDPOINT`` also sends them to a
+collector, when OpenTelemetry's OTLP exporter is installed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,45 @@
+# Needs Python 3.11, git and make. Everything else comes by itself: uv into .cache/, packages into .venv/, jars on first use.
+PYTHON ?= python3
+UV := .cache/uv/bin/uv
+RUN := $(UV) run --frozen --all-extras --no-progress
+PACKAGES := trimtab collectors detectors autoscaler serving_stack dashboards embedded benchmarks
+
+.PHONY: help demo test check format setup clean
+
+help:
+	@echo "make demo   start everything on this machine and watch Trimtab run the fleet (SCENARIO=tour SEED=7)"
+	@echo "make test   all tests: lint, types, unit tests, and those against real Kafka, Flink, Triton and Envoy"
+	@echo "make check  lint, types, import directions and unit tests only (under a minute)"
+	@echo "make format put the code into the project's style"
+
+$(UV):
+	@echo "Getting uv into .cache/uv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "Trimtab needs Python 3.11 or 3.12; say make PYTHON=python3.11")'
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/pip install --quiet uv==0.13.9
+
+.venv/.ready: $(UV) pyproject.toml uv.lock
+	@$(UV) sync --frozen --all-extras --python $(PYTHON)
+	@touch $@
+
+setup: .venv/.ready
+
+demo: setup
+	@$(RUN) trimtab demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT))
+
+check: setup
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) pytest -m "not integration and not e2e"
+
+test: check
+	$(RUN) pytest -m integration
+
+format: setup
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+clean:
+	rm -rf .venv .cache runs

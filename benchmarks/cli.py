@@ -1,0 +1,35 @@
+"""`trimtab bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+bench = typer.Typer()
+
+
+@bench.command()
+def run(
+    name: str = typer.Argument("", help="Which benchmark; leave it out to list them."),
+    quick: bool = typer.Option(False, "--quick", help="A smaller run that ends within 50 s. Not for quoting."),
+    json_file: Path | None = typer.Option(None, "--json", help="Also write rows, figures, command and machine to this file."),
+    data: Path | None = typer.Option(None, "--data", help="Folder with the data sets that docs/benchmarks.md names for it."),
+) -> None:
+    """Measures one thing beside an alternative in the same run, and prints the table.
+
+    Example: trimtab bench scaling --quick --json scaling.json
+    """
+    from rich.console import Console
+
+    from benchmarks import frame
+
+    console = Console()
+    if not name:
+        for known, what in frame.names().items():
+            console.print(f"[bold]{known}[/]  {what}")
+        return
+    record = frame.measure(name, frame.Options(quick=quick, data=data, say=lambda text: console.print(f"[dim]{text}[/]")))
+    frame.show(record, console)
+    if json_file:
+        frame.write(record, json_file)

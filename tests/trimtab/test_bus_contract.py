@@ -1,0 +1,143 @@
+"""One contract over every bus: the one in memory and the real Kafka."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from trimtab.bus import Bus, BusSettings, Consumer, Record, connect, rejected
+from trimtab.memory_bus import MemoryBus
+from trimtab.messages import DECISIONS, FINDINGS, TELEMETRY, TOPICS, Decision, Finding, Snapshot
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])
+def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    made: Bus = MemoryBus() if request.param == "memory" else connect(BusSettings(bootstrap=request.getfixturevalue("kafka")))
+    made.ensure_topics()
+    yield made
+
+
+@pytest.fixture
+def fleet() -> str:
+    """Topics are shared by the session's tests: each test reads its own fleet only."""
+    return f"fleet-{uuid.uuid4().hex[:8]}"
+
+
+def finding(fleet: str, number: int) -> Finding:
+    return Finding(
+        id=str(number), fleet=fleet, kind="gpu_fault", severity="info", onset=1.0, time=float(number), state="firing",
+        confidence=1.0, summary="XID 79",
+    )  # fmt: skip
+
+
+def snapshot(fleet: str, target: str, number: int) -> Snapshot:
+    return Snapshot(target=target, fleet=fleet, role="triton", time=float(number), took=0.01, up=True, series={"a": None})
+
+
+def read(consumer: Consumer, fleet: str, count: int, seconds: float = 20.0) -> list[Record]:
+    """Reads until `count` records of this fleet came (or time is up)."""
+    records: list[Record] = []
+    deadline = time.monotonic() + seconds
+    while len(records) < count and time.monotonic() < deadline:
+        records += [record for record in consumer.poll(0.2) if getattr(record.message, "fleet", None) == fleet]
+    return records
+
+
+def test_what_was_flushed_is_read_with_its_headers(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    producer.send(FINDINGS, finding(fleet, 1), {"traceparent": b"00-abc"})
+    producer.flush()
+    (record,) = read(bus.consumer([FINDINGS], group=None), fleet, 1)
+    assert record.message == finding(fleet, 1)
+    assert record.headers == {"traceparent": b"00-abc"}
+    assert record.topic == FINDINGS
+
+
+def test_one_key_keeps_its_order(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    targets = [f"{fleet}-a", f"{fleet}-b"]
+    for number, target in itertools.product(range(50), targets):
+        producer.send(TELEMETRY, snapshot(fleet, target, number))
+    producer.flush()
+    messages = [record.message for record in read(bus.consumer([TELEMETRY], group=None), fleet, 100)]
+    for target in targets:
+        assert [m.time for m in messages if isinstance(m, Snapshot) and m.target == target] == [float(n) for n in range(50)]
+
+
+def test_a_group_goes_on_after_its_commit_and_repeats_what_it_did_not_commit(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    group = f"group-{fleet}"
+    producer.send(FINDINGS, finding(fleet, 1))
+    producer.flush()
+    first = bus.consumer([FINDINGS], group=group)
+    assert len(read(first, fleet, 1)) == 1
+    first.commit()
+    producer.send(FINDINGS, finding(fleet, 2))
+    producer.flush()
+    assert len(read(first, fleet, 1)) == 1
+    first.close()  # not committed: as a process that died
+    second = bus.consumer([FINDINGS], group=group)
+    assert [record.message for record in read(second, fleet, 1)] == [finding(fleet, 2)]
+    second.close()
+
+
+def test_latest_means_from_now_on(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    producer.send(FINDINGS, finding(fleet, 1))
+    producer.flush()
+    consumer = bus.consumer([FINDINGS], group=None, start="latest")
+    producer.send(FINDINGS, finding(fleet, 2))
+    producer.flush()
+    assert [record.message for record in read(consumer, fleet, 1)] == [finding(fleet, 2)]
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"[1,2", b'{"schema":99}', b'{"schema":1,"id":7}'])
+def test_what_does_not_decode_is_rejected_with_the_reason_and_the_stream_goes_on(bus: Bus, fleet: str, junk: bytes) -> None:
+    producer = bus.producer()
+    group = f"group-{fleet}"
+    consumer = bus.consumer([DECISIONS], group=group)
+    _put_raw(bus, DECISIONS, junk)
+    good = Decision(id="d", fleet=fleet, time=1.0, action="hold", outcome="applied", reason="because")
+    producer.send(DECISIONS, good)
+    producer.flush()
+    assert [record.message for record in read(consumer, fleet, 1)] == [good]
+    consumer.commit()
+    consumer.close()
+    assert any(
+        (value == junk and b"not a Decision" in reason) or b"schema 99" in reason for value, reason in _rejected(bus, DECISIONS)
+    )
+
+
+def test_ensure_topics_makes_all_and_may_be_repeated(bus: Bus) -> None:
+    bus.ensure_topics()
+    for topic in TOPICS:
+        bus.consumer([topic], group=None).close()
+
+
+def _put_raw(bus: Bus, topic: str, value: bytes) -> None:
+    if isinstance(bus, MemoryBus):
+        bus.append(topic, value)
+        return
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=bus._settings.bootstrap)  # type: ignore[attr-defined]
+    producer.send(topic, value=value)
+    producer.flush()
+    producer.close()
+
+
+def _rejected(bus: Bus, topic: str) -> list[tuple[bytes, bytes]]:
+    if isinstance(bus, MemoryBus):
+        return [(value, headers["reason"]) for _, value, headers in bus.topics[rejected(topic)]]
+    from kafka import KafkaConsumer
+
+    consumer = KafkaConsumer(
+        rejected(topic), bootstrap_servers=bus._settings.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=3000  # type: ignore[attr-defined]
+    )  # fmt: skip
+    found = [(record.value, dict(record.headers)["reason"]) for record in consumer]
+    consumer.close()
+    return found
