@@ -56,7 +56,7 @@ def names() -> dict[str, str]:
 
 
 def measure(name: str, options: Options) -> dict[str, object]:
-    """Runs one benchmark; the record holds rows, figures, command, machine and time. Raises `SettingsError` for an unknown name."""
+    """Runs one benchmark: rows, figures, command, machine and time. Raises `SettingsError` for an unknown name."""
     if name not in names():
         raise SettingsError(f"there is no benchmark '{name}'; there are: {', '.join(names())}")
     started = time.time()
