@@ -64,8 +64,9 @@ num.network.threads=2
 num.io.threads=2
 background.threads=2
 num.recovery.threads.per.data.dir=1
-# A single node has nobody to hand its leadership to.
-controlled.shutdown.enable=false
+# After a kill the controller takes the old process for alive until its session ends, and lets no new one in.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
 """
 
 _LOGGING = """\
