@@ -1,0 +1,1 @@
+"""Recorded arrival times, small, each with its source and licence."""
