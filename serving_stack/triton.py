@@ -1,0 +1,211 @@
+"""How to run one replica: a Triton server process that serves one published version, on loopback, from a folder of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving_stack.repository import verify
+from trimtab.errors import Missing
+
+MAX_BATCH = 16
+QUEUE_DELAY_MICROSECONDS = 2000
+"""How long a request may wait for others to share its batch: about a tenth of what a batch of 16 takes."""
+QUEUE_SIZE = 256
+"""More waiting requests than this are refused at once: they would be answered long after their caller gave up."""
+LONGEST_TEXT = 2000
+"""Characters; more is refused (the model reads only the first 128 tokens anyway)."""
+EXIT_TIMEOUT_SECONDS = 5
+
+_CONFIG = """\
+name: "{model}"
+backend: "python"
+max_batch_size: {max_batch}
+input [ {{ name: "text", data_type: TYPE_STRING, dims: [ 1 ] }} ]
+output [
+  {{ name: "label", data_type: TYPE_STRING, dims: [ 1 ] }},
+  {{ name: "confidence", data_type: TYPE_FP32, dims: [ 1 ] }}
+]
+instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
+version_policy {{ specific {{ versions: [ {version} ] }} }}
+dynamic_batching {{
+  max_queue_delay_microseconds: {delay}
+  default_queue_policy {{ max_queue_size: {queue} }}
+}}
+parameters {{ key: "threads", value {{ string_value: "{threads}" }} }}
+parameters {{ key: "longest_text", value {{ string_value: "{longest}" }} }}
+"""
+
+
+@dataclass(frozen=True)
+class ReplicaProcess:
+    """What a supervisor needs to start a replica, to see that it is ready, to scrape it, and to clean up after it.
+
+    `ready_url` answers 200 only when this version of this model is loaded. SIGTERM lets requests in flight finish for up to
+    `exit_timeout` seconds. Call `clean_up` when the process is gone: one that was killed leaves shared memory behind.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    folder: Path
+    ready_url: str
+    metrics_url: str
+    infer_url: str
+    exit_timeout: float
+    shm_prefix: str
+
+    def clean_up(self) -> None:
+        """Remove the shared memory of a process that no longer runs; does nothing after an orderly stop."""
+        for region in Path("/dev/shm").glob(f"{self.shm_prefix}*"):  # noqa: S108
+            region.unlink(missing_ok=True)
+
+
+def replica_process(
+    store: Path,
+    model: str,
+    version: int,
+    folder: Path,
+    *,
+    http_port: int,
+    metrics_port: int,
+    grpc_port: int | None = None,
+    fault_file: Path | None = None,
+    threads: int = 1,
+) -> ReplicaProcess:
+    """Lay out a replica's folder and say how to run it; starts nothing.
+
+    `folder` belongs to this replica alone and is named like it; it gets `repository/` (links into `store`), and `backends/`.
+    Without `grpc_port` there is no gRPC. `fault_file` need not exist: `serving_stack.fault.set_fault` writes it to make this one
+    replica have a fault. A version that is not whole is not refused here: the process says so in its log and exits with a code other
+    than 0. Raises `Missing` when Triton, the version's folder, or this Python's shared library is not there.
+    """
+    server = server_folder()
+    published = store.absolute() / model / str(version)
+    if not published.is_dir():
+        verify(store, model, version)  # raises, in words
+    folder = folder.absolute()
+    repository = folder / "repository" / model
+    shutil.rmtree(folder / "repository", ignore_errors=True)
+    repository.mkdir(parents=True)
+    (repository / str(version)).symlink_to(published)
+    config = _CONFIG.format(
+        model=model,
+        version=version,
+        max_batch=MAX_BATCH,
+        delay=QUEUE_DELAY_MICROSECONDS,
+        queue=QUEUE_SIZE,
+        threads=threads,
+        longest=LONGEST_TEXT,
+    )
+    (repository / "config.pbtxt").write_text(config, encoding="utf-8")
+    _backends(server, folder / "backends")
+    prefix = f"trimtab_{folder.name}_{http_port}_"
+    return ReplicaProcess(
+        argv=_argv(server, folder, model, http_port, grpc_port, metrics_port, prefix),
+        env=_env(server, fault_file),
+        folder=folder,
+        ready_url=f"http://127.0.0.1:{http_port}/v2/models/{model}/versions/{version}/ready",
+        metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
+        infer_url=f"http://127.0.0.1:{http_port}/v2/models/{model}/infer",
+        exit_timeout=EXIT_TIMEOUT_SECONDS,
+        shm_prefix=prefix,
+    )
+
+
+def server_folder() -> Path:
+    """Where Triton lies: `bin/tritonserver`, `backends/`, and the stub that runs Python models."""
+    found = importlib.util.find_spec("pytriton")
+    if found is None or found.origin is None:
+        raise Missing("Triton is not installed: pip install 'trimtab[serve]'")
+    folder = Path(found.origin).parent / "tritonserver"
+    if not (folder / "bin" / "tritonserver").is_file():
+        raise Missing(f"{folder} has no bin/tritonserver: reinstall nvidia-pytriton 0.7.0")
+    return folder
+
+
+def _stub(server: Path) -> Path:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise Missing(f"this Triton runs no models on Python {version}: use Python 3.11 or 3.12")
+    return stub
+
+
+def _python_library() -> Path:
+    """The folder of libpython: the stub embeds the same Python that runs Trimtab."""
+    name = str(sysconfig.get_config_var("INSTSONAME") or "")
+    places = [sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL"), Path(sys.base_prefix) / "lib"]
+    if multiarch := sysconfig.get_config_var("MULTIARCH"):
+        places.append(Path("/usr/lib") / str(multiarch))
+    for place in places:
+        if place and ".so" in name and (Path(str(place)) / name).is_file():
+            return Path(str(place))
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    raise Missing(
+        f"Triton needs this Python's shared library (libpython{version}.so), which is not there: "
+        f"install it (apt install libpython{version}) or use uv's own Python (uv venv --managed-python)"
+    )
+
+
+def _backends(server: Path, to: Path) -> None:
+    """Triton's Python backend with the stub of this Python beside it, as links: Triton looks for the stub only there."""
+    shutil.rmtree(to, ignore_errors=True)
+    (to / "python").mkdir(parents=True)
+    for file in (server / "backends" / "python").iterdir():
+        (to / "python" / file.name).symlink_to(file)
+    (to / "python" / "triton_python_backend_stub").symlink_to(_stub(server))
+
+
+def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str) -> list[str]:
+    options = {
+        "id": folder.name,
+        "model-repository": folder / "repository",
+        "backend-directory": folder / "backends",
+        "model-control-mode": "explicit",
+        "load-model": model,
+        "exit-on-error": "true",
+        "exit-timeout-secs": EXIT_TIMEOUT_SECONDS,
+        "http-address": "127.0.0.1",
+        "http-port": http,
+        "http-thread-count": 2,
+        "allow-grpc": "false" if grpc is None else "true",
+        "metrics-address": "127.0.0.1",
+        "metrics-port": metrics,
+        "metrics-interval-ms": 500,
+        "allow-gpu-metrics": "false",
+        "allow-cpu-metrics": "false",
+        "model-load-thread-count": 1,
+        "pinned-memory-pool-byte-size": 0,
+        "log-format": "ISO8601",
+    }
+    if grpc is not None:
+        options |= {"grpc-address": "127.0.0.1", "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
+    argv = [str(server / "bin" / "tritonserver"), *(f"--{name}={value}" for name, value in options.items())]
+    argv.append("--disable-auto-complete-config")
+    argv.append("--metrics-config=summary_latencies=true")
+    for setting in (f"shm-region-prefix-name={prefix}", "shm-default-byte-size=1048576", "shm-growth-byte-size=1048576"):
+        argv.append(f"--backend-config=python,{setting}")
+    return argv
+
+
+def _env(server: Path, fault_file: Path | None) -> dict[str, str]:
+    libraries = [str(server.parent.parent / "nvidia_pytriton.libs"), str(_python_library())]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LD_", "TRIMTAB_", "VIRTUAL_ENV"))}
+    env |= {
+        "LD_LIBRARY_PATH": ":".join(libraries),
+        # The stub's embedded Python ignores PYTHONPATH: it takes the environment of the `python3` that is first on the path.
+        "PATH": os.pathsep.join((str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath))),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MALLOC_ARENA_MAX": "2",
+    }
+    if fault_file is not None:
+        env["TRIMTAB_REPLICA_FAULT_FILE"] = str(fault_file.absolute())
+    return env
