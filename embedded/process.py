@@ -119,13 +119,17 @@ class Process:
             self._changed.wait_for(lambda: self.state in ENDED or self._done(), timeout)
             return self.exit_code if self.state in ENDED or self._done() else None
 
-    def stop(self, timeout: float | None = None) -> None:
-        """SIGTERM, then SIGKILL to the whole tree after `timeout` (default: `stop_timeout`); returns when it is gone."""
+    def ask_to_stop(self, timeout: float | None = None) -> None:
+        """SIGTERM, then SIGKILL to the whole tree after `timeout` (default: `stop_timeout`); returns at once."""
         self._stop_asked.set()
         with self._changed:
             if self.state in ("starting", "ready"):
                 self._move("stopping")
             self._tell_leash(f"stop {self.spec.stop_timeout if timeout is None else timeout}\n")
+
+    def stop(self, timeout: float | None = None) -> None:
+        """As `ask_to_stop`, but returns when nothing of it is left."""
+        self.ask_to_stop(timeout)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
