@@ -7,6 +7,7 @@ never runs. The lock lists whole sets, so that no dependency is resolved at run 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -23,7 +24,13 @@ _ADVICE = "`trimtab doctor` says whether the registry is reachable and where the
 # What the lock is made from. Kafka names its log4j API and core, but not the bridge from slf4j.
 ROOTS = {
     "kafka": ["org.apache.kafka:kafka_2.13:4.1.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"],
-    "flink-kafka": ["org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"],
+    # The connector carries no codecs, and Trimtab writes zstd: without them it cannot read its own topics.
+    "flink": [
+        "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
+        "com.github.luben:zstd-jni:1.5.6-10",
+        "org.lz4:lz4-java:1.8.0",
+        "org.xerial.snappy:snappy-java:1.1.10.7",
+    ],
 }
 
 
@@ -55,16 +62,31 @@ def lock(path: Path = LOCK) -> dict[str, dict[str, str]]:
 
 
 def jars(name: str, pinned: dict[str, str] | None = None) -> list[Path]:
-    """The jars of a set of the lock ("kafka" or "flink-kafka"), fetched when absent and checked.
+    """The jars of a set of the lock ("kafka" or "flink"), fetched when absent and checked.
 
     Raises `Missing` when one cannot be fetched or is not the file that was pinned.
     """
     return [_jar(cache_folder(), coordinate, sha256) for coordinate, sha256 in (pinned or lock()[name]).items()]
 
 
-def connector_jar() -> Path:
-    """The Kafka connector of Flink, for `trimtab detect run --connector`."""
-    return jars("flink-kafka")[0]
+def flink_jars() -> Path:
+    """A folder with the jars that Flink needs to speak Kafka, for `trimtab detect run --jars`. Raises `Missing`.
+
+    It is where that command looks by default, so calling this once makes the default work.
+    """
+    folder = cache_folder() / "flink-jars"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {path.name: path for path in jars("flink")}
+    for present in folder.glob("*.jar"):
+        if present.name not in wanted:
+            present.unlink(missing_ok=True)  # of an earlier version
+    for name, path in wanted.items():
+        link = folder / name
+        if not (link.exists() and link.samefile(path)):
+            link.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # another process was quicker
+                link.symlink_to(path.resolve())
+    return folder
 
 
 @functools.cache
