@@ -54,26 +54,30 @@ def client_error_ratio(requests: Sequence[Request] | None, zero: float | None) -
 
 def percentile_of(requests: Sequence[Request] | None, zero: float | None, share: float) -> float | None:
     """A percentile of client latency in seconds, over answered requests from scenario time zero on (nearest rank)."""
-    latencies = sorted(r.latency for r in _within_run(requests, zero) or [] if r.latency is not None)
+    latencies = sorted(r.latency for r in _within_run(requests, zero) or [] if r.outcome != "error")
     return latencies[math.ceil(share * len(latencies)) - 1] if latencies else None
 
 
 def first_bad(requests: Sequence[Request], release: Release, since: float) -> float | None:
     """When a client received the first response that shows the fault of a released version; None when none did.
 
-    Slow: an answer that took at least `by`. Failing, crashing: an error. Wrong: a wrong answer. A leak shows in no response.
+    Any error or retry of a request that was sent to it is bad. Of its answers, those of a slow version are bad that took
+    at least `by`, and those of a wrong version that are wrong. A leak shows in no response until it ends in errors.
     """
     fault = release.fault
-    if fault is None or fault.kind == "leaking":
+    if fault is None:
         return None
-    bad: Callable[[Request], bool] = {
-        "slow": lambda r: (r.latency or 0.0) >= (fault.by or 0.0),
-        "wrong": lambda r: r.outcome == "wrong",
-        "failing": lambda r: r.outcome == "error",
-        "crashing": lambda r: r.outcome == "error",
-    }[fault.kind]
-    times = (r.time + (r.latency or 0.0) for r in requests if r.version == release.version and r.time >= since and bad(r))
-    return min(times, default=None)
+
+    def bad(request: Request) -> bool:
+        if request.outcome == "error" or request.attempts > 1:
+            return release.version in (request.assigned, request.version)
+        if request.version != release.version:
+            return False
+        return (fault.kind == "slow" and request.latency >= (fault.by or 0.0)) or (
+            fault.kind == "wrong" and request.outcome == "wrong"
+        )
+
+    return min((r.time + r.latency for r in requests if r.time >= since and bad(r)), default=None)
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,16 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One client request: `time` is the unix time it was meant to be sent, `latency` counts from then, in seconds.
 
-    `version` is the one that answered, None when none did; `latency` is None when no answer came.
+    `version` is the one that answered and `assigned` the one the gateway had chosen, None when unknown; more than one of
+    `attempts` means that the gateway tried again after a failure.
     """
 
     time: float
-    latency: float | None
-    version: int | None
+    latency: float
     outcome: Literal["ok", "wrong", "error"]
+    version: int | None = None
+    assigned: int | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import Field, StrictInt, StringConstraints, model_validator
 from embedded.events import LASTING, Event, Part
 from embedded.expectations import Expectation
 from embedded.units import Duration, PositiveDuration, Rate, Share
+from serving_stack.traffic.plan import Trace
 from trimtab import yamlfile
 from trimtab.errors import SettingsError
 from trimtab.messages import FleetSpec, Slo
@@ -58,7 +59,7 @@ class Segment(Part):
 
     at: Duration
     rate: Rate
-    trace: Name | None = None
+    trace: Trace | None = None
     arrivals: Literal["poisson", "constant"] | None = None
 
     @model_validator(mode="after")
