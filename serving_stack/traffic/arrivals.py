@@ -45,7 +45,7 @@ def _segment(plan: Plan, index: int, segment: Segment, start: float, end: float)
     total = np.concatenate([[0.0], np.cumsum(np.diff(starts) * rates[:-1])])
     last = total[-1] + (rates[-1] * (end - starts[-1]) if rates[-1] > 0 else 0.0)
     rng = np.random.default_rng([plan.seed, index])
-    for block in _unit_process(segment, rng):
+    for block in _unit_process(segment, rng, last):
         inside = block[block < last]
         # side="right": at a pause (rate 0) the cumulative rate stands still, and what falls there comes after it
         piece = np.searchsorted(total, inside, side="right") - 1
@@ -65,12 +65,15 @@ def _pieces(plan: Plan, segment: Segment, start: float, end: float) -> tuple[Tim
     return np.array(starts), segment.rate * np.array(factors, dtype=np.float64)
 
 
-def _unit_process(segment: Segment, rng: np.random.Generator) -> Iterator[Times]:
-    """Endless arrivals of mean rate one, in increasing blocks."""
+def _unit_process(segment: Segment, rng: np.random.Generator, last: float) -> Iterator[Times]:
+    """Endless arrivals of mean rate one, in increasing blocks. Up to `last`, a trace has that mean in the part it plays."""
     at = 0.0
     if segment.trace:
         gaps = _trace_gaps(segment.trace)
-        place = int(rng.integers(gaps.size))
+        gaps = np.roll(gaps, -int(rng.integers(gaps.size)))
+        if 100 <= last < gaps.size:  # fewer gaps have no mean worth the name
+            gaps = gaps[: math.ceil(last)] / gaps[: math.ceil(last)].mean()
+        place = 0
         while True:
             block = at + np.cumsum(np.take(gaps, np.arange(place, place + BLOCK), mode="wrap"))
             yield block
