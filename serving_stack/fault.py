@@ -33,10 +33,19 @@ class Fault(BaseModel):
 
     kind: FaultKind
     seconds: float | None = Field(None, gt=0, le=60, description="slow: seconds added to each batch")
-    share: float | None = Field(None, gt=0, le=1, description="failing: share of requests answered with an error; wrong: answered wrongly, confidently, with HTTP 200")
-    after_requests: int | None = Field(None, ge=0, le=1_000_000, description="crashing: requests that are answered before the process dies; 5 if not given")
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="failing: share of requests answered with an error; wrong: answered wrongly, confidently, with HTTP 200",
+    )
+    after_requests: int | None = Field(
+        None, ge=0, le=1_000_000, description="crashing: requests that are answered before the process dies; 5 if not given"
+    )
     bytes_per_request: int | None = Field(None, gt=0, le=100_000_000, description="leaking: bytes kept per request")
-    limit_bytes: int | None = Field(None, gt=0, le=16_000_000_000, description="leaking: the leak stops here, to spare the machine; 1 GB if not given")
+    limit_bytes: int | None = Field(
+        None, gt=0, le=16_000_000_000, description="leaking: the leak stops here, to spare the machine; 1 GB if not given"
+    )
 
     @model_validator(mode="after")
     def _fields_of_kind(self) -> Self:

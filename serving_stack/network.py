@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing here may reach for the network
@@ -52,8 +53,10 @@ def tokenizer() -> Tokenizer:
 
 
 def _base() -> nn.Module:
-    logging.set_verbosity_error()  # the base model's unused pooler is no news
-    logging.disable_progress_bar()
+    # The base model's unused pooler and transformers' own deprecations are no news to who tunes.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     body: nn.Module = AutoModel.from_pretrained(base_folder(), add_pooling_layer=False, attn_implementation="eager")
     return body
 
@@ -72,10 +75,13 @@ def save_adapter(network: IntentNetwork, folder: Path) -> None:
     halves = {name: weight.half() for name, weight in body.state_dict().items() if "lora_" in name}
     config = body.peft_config["default"]
     path, config.base_model_name_or_path = config.base_model_name_or_path, BASE
-    body.save_pretrained(folder, state_dict=halves)
+    body.save_pretrained(str(folder), state_dict=halves, save_embedding_layers=False)
     config.base_model_name_or_path = path
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; ours is card.json
-    save_file({name: weight.half().contiguous() for name, weight in network.head.state_dict().items()}, folder / "head.safetensors")
+    head = {name: weight.half().contiguous() for name, weight in network.head.state_dict().items()}
+    save_file(head, folder / "head.safetensors")
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors makes them private
 
 
 def load_merged(folder: Path) -> IntentNetwork:

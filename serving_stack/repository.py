@@ -1,6 +1,6 @@
 """The store of published model versions: each immutable, whole, and checkable by SHA-256.
 
-    store/<model>/<version>/  model.py faults.py model.onnx tokenizer.json intents.json [fault.json] manifest.json
+store/<model>/<version>/  model.py faults.py model.onnx tokenizer.json intents.json [fault.json] manifest.json
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 def publish(store: Path, model: str, version: int, exported: Path, fault: Fault | None = None) -> Path:
     """Add a version made of an exported folder (`ensure_exported`) and return its folder.
 
-    The version appears whole or not at all. Publishing the same content again changes nothing; other content under a number that
-    exists raises `TrimtabError`, as does a wrong model name or number. `fault` makes every replica of the version have that fault.
+    The version appears whole or not at all. Publishing the same content again changes nothing; other content under a number
+    that exists raises `TrimtabError`, as does a wrong model name or number. With a `fault` every replica of the version has it.
     """
     _check(model, version)
     folder = store / model / str(version)

@@ -16,12 +16,12 @@ from trimtab.errors import Missing
 MAX_BATCH = 16
 QUEUE_DELAY_MICROSECONDS = 2000
 """How long a request may wait for others to share its batch: about a tenth of what a batch of 16 takes."""
-QUEUE_SIZE = 256
-"""More waiting requests than this are refused at once: they would be answered long after their caller gave up."""
 LONGEST_TEXT = 2000
 """Characters; more is refused (the model reads only the first 128 tokens anyway)."""
 EXIT_TIMEOUT_SECONDS = 5
 
+# No `default_queue_policy`: with one, this Triton's batcher misses the wake-up of a request that arrives while the only
+# instance is busy, and lets it wait for half a second. The queue is bounded by the gateway's limits instead.
 _CONFIG = """\
 name: "{model}"
 backend: "python"
@@ -35,7 +35,6 @@ instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
 version_policy {{ specific {{ versions: [ {version} ] }} }}
 dynamic_batching {{
   max_queue_delay_microseconds: {delay}
-  default_queue_policy {{ max_queue_size: {queue} }}
 }}
 parameters {{ key: "threads", value {{ string_value: "{threads}" }} }}
 parameters {{ key: "longest_text", value {{ string_value: "{longest}" }} }}
@@ -81,8 +80,8 @@ def replica_process(
 
     `folder` belongs to this replica alone and is named like it; it gets `repository/` (links into `store`), and `backends/`.
     Without `grpc_port` there is no gRPC. `fault_file` need not exist: `serving_stack.fault.set_fault` writes it to make this one
-    replica have a fault. A version that is not whole is not refused here: the process says so in its log and exits with a code other
-    than 0. Raises `Missing` when Triton, the version's folder, or this Python's shared library is not there.
+    replica have a fault. A version that is not whole is not refused here: the process says so in its log and exits with 1.
+    Raises `Missing` when Triton, the version's folder, or this Python's shared library is not there.
     """
     server = server_folder()
     published = store.absolute() / model / str(version)
@@ -98,7 +97,6 @@ def replica_process(
         version=version,
         max_batch=MAX_BATCH,
         delay=QUEUE_DELAY_MICROSECONDS,
-        queue=QUEUE_SIZE,
         threads=threads,
         longest=LONGEST_TEXT,
     )
@@ -188,9 +186,8 @@ def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, m
     argv = [str(server / "bin" / "tritonserver"), *(f"--{name}={value}" for name, value in options.items())]
     argv.append("--disable-auto-complete-config")
     argv.append("--metrics-config=summary_latencies=true")
-    for setting in (f"shm-region-prefix-name={prefix}", "shm-default-byte-size=1048576", "shm-growth-byte-size=1048576"):
-        argv.append(f"--backend-config=python,{setting}")
-    return argv
+    shared = (f"shm-region-prefix-name={prefix}", "shm-default-byte-size=1048576", "shm-growth-byte-size=1048576")
+    return argv + [f"--backend-config=python,{setting}" for setting in shared]
 
 
 def _env(server: Path, fault_file: Path | None) -> dict[str, str]:

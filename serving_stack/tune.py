@@ -145,7 +145,7 @@ class Tuning:
             logits = self.network(*padded([self.ids[r] for r in rows]))
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor([self.labels[r] for r in rows]))
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
             self.optimizer.step()
             total += loss.item()
@@ -165,7 +165,13 @@ class Tuning:
             tensors |= {f"{kind}.{name}": value for kind, value in self.optimizer.state[p].items()}
         name = f"epoch-{len(self.history):02d}.safetensors"
         save_file(tensors, state / name)
-        about = {"recipe": asdict(self.recipe), "history": self.history, "seconds": self.seconds, "tensors": name, "data": digest()}
+        about = {
+            "recipe": asdict(self.recipe),
+            "history": self.history,
+            "seconds": self.seconds,
+            "tensors": name,
+            "data": digest(),
+        }
         temporary = state / "progress.tmp"
         temporary.write_text(json.dumps(about, indent=1))
         temporary.replace(state / "progress.json")  # last: whoever reads it finds tensors that are whole
@@ -202,7 +208,13 @@ def cards(tuning: Tuning) -> Iterator[tuple[Path, dict[str, Any]]]:
         card: dict[str, Any] = {
             "version": version,
             "base": net.BASE,
-            "data": {"name": "BANKING77", "licence": "CC BY 4.0", "sha256": digest(), "train": len(tuning.ids), "validation": len(tuning.held[0])},
+            "data": {
+                "name": "BANKING77",
+                "licence": "CC BY 4.0",
+                "sha256": digest(),
+                "train": len(tuning.ids),
+                "validation": len(tuning.held[0]),
+            },
             "recipe": asdict(tuning.recipe),
             "trained_parameters": trained,
             "epoch": epoch,

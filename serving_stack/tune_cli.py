@@ -18,7 +18,11 @@ def run(out: Path, *, epochs: int, rank: int, rate: float, seed: int) -> None:
     tuning = tune.Tuning(out, tune.Recipe(epochs=epochs, rank=rank, rate=rate, seed=seed))
     if tuning.history:
         console.print(f"resuming after epoch {len(tuning.history)} of {epochs}")
-    columns = (TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("tune", epoch=1, epochs=epochs, loss=float("nan"), total=None)
 

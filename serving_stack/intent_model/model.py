@@ -20,8 +20,8 @@ import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from faults import CONFIDENT, Faults
-from texts import padded, readable
+from faults import CONFIDENT, Faults  # type: ignore[import-not-found]
+from texts import padded, readable  # type: ignore[import-not-found]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -105,9 +105,13 @@ def check_whole(folder: Path) -> None:
         for name, digest in manifest["files"].items():
             with (folder / name).open("rb") as content:
                 if hashlib.file_digest(content, "sha256").hexdigest() != digest:
-                    raise pb_utils.TritonModelException(f"version folder {folder} is broken: {name} is not the file that was published")
+                    raise pb_utils.TritonModelException(
+                        f"version folder {folder} is broken: {name} is not the file that was published"
+                    )
     except FileNotFoundError as error:
-        raise pb_utils.TritonModelException(f"version folder {folder} is broken: {Path(error.filename).name} is missing") from None
+        raise pb_utils.TritonModelException(
+            f"version folder {folder} is broken: {Path(error.filename).name} is missing"
+        ) from None
 
 
 def metric(name: str, description: str, kind: str, labels: dict[str, str]) -> Any:
