@@ -1,0 +1,1 @@
+"""Where plans become processes. Every actuator passes the suite in `autoscaler.actuators.contract`."""
