@@ -1,0 +1,56 @@
+"""Says over HTTP whether the job processes, so that a supervisor can wait for it and restart it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+STALE_SECONDS = 15.0
+"""A beat comes each second; a restart of the job's tasks takes a few. Longer silence means that nothing is processed."""
+
+
+@dataclass
+class Health:
+    """What is known of the job. `state` is Flink's word; the heartbeat is a file that the Python worker rewrites each second."""
+
+    heartbeat: Path
+    state: str = "STARTING"
+    restored: str | None = None
+
+    def beat_age(self, now: float) -> float | None:
+        """Seconds since a heartbeat came through the whole chain; None when none came yet."""
+        try:
+            return now - float(self.heartbeat.read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def report(self, now: float) -> tuple[bool, dict[str, object]]:
+        """Whether the job processes, and what to show."""
+        age = self.beat_age(now)
+        healthy = self.state == "RUNNING" and age is not None and age < STALE_SECONDS
+        return healthy, {"healthy": healthy, "state": self.state, "heartbeat_age_seconds": age, "restored": self.restored}
+
+
+def serve(health: Health, port: int) -> ThreadingHTTPServer:
+    """Answers every GET on `127.0.0.1:port` (0 takes a free one) with 200 when healthy, else 503; JSON either way."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            healthy, report = health.report(time.time())
+            body = json.dumps(report).encode()
+            self.send_response(200 if healthy else 503)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Probes come every second; they are not news."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

@@ -1,0 +1,178 @@
+"""One fleet's place in the stream: its pipeline, and what must be kept so that a restart goes on exactly where it was.
+
+What is kept is the last dump of the pipeline plus a journal of what it was told since. Both lie in Flink's keyed state, so a
+checkpoint holds them as of the same moment as the Kafka offsets. The journal makes every event durable for the price of its
+own bytes; the dump, which is larger, is written only every few seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from detectors import models_store
+from detectors.models_store import Models
+from detectors.pipeline import Output, Pipeline
+from detectors.settings import DetectSettings
+from trimtab import tracing
+from trimtab.bus import rejected
+from trimtab.codec import decode, encode
+from trimtab.errors import TrimtabError, Undecodable
+from trimtab.messages import FINDINGS, SCORES, DetectorModel, FleetSpec, Message, Snapshot
+
+log = logging.getLogger(__name__)
+
+DUMP_SECONDS = 2.0
+"""Longest stretch of journal: a restart replays at most this much, and the state stays small."""
+
+
+class Outgoing(NamedTuple):
+    """A record to be written: rejected ones carry the reason, the others the context of their trace."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    traceparent: bytes | None = None
+    reason: bytes | None = None
+
+
+class Store(Protocol):
+    """Where a fleet's state is kept. Flink's keyed state, or memory in tests."""
+
+    def dumped(self) -> bytes | None:
+        """The last dump, None before the first."""
+
+    def journal(self) -> Iterable[bytes]:
+        """The entries since the last dump, oldest first."""
+
+    def model(self) -> bytes | None:
+        """The last `DetectorModel` that was taken over, as it was read."""
+
+    def append(self, entry: bytes) -> None:
+        """Adds to the journal."""
+
+    def replace(self, dump: bytes) -> None:
+        """Keeps a new dump and empties the journal."""
+
+    def keep_model(self, message: bytes) -> None:
+        """Keeps the `DetectorModel` that is in use."""
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    now: float
+    snapshot: bytes = b""  # empty: only time passed
+
+
+class Fleet:
+    """Restores itself from `store` and then takes records and the passing of time; `now` is unix seconds."""
+
+    def __init__(self, name: str, settings: DetectSettings, store: Store) -> None:
+        self._name, self._settings, self._store = name, settings, store
+        self._traces: dict[str | None, bytes] = {}
+        self._dumped_at = 0.0
+        self._pipeline = self._restored()
+
+    def on_record(
+        self, topic: str, key: bytes | None, value: bytes | None, traceparent: bytes | None, now: float
+    ) -> list[Outgoing]:
+        """Takes one record of a topic the job reads and returns what is to be written for it."""
+        try:
+            message = decode(topic, value or b"")
+            if isinstance(message, Snapshot):
+                return self._on_snapshot(message, value or b"", traceparent, now)
+            self._on_control(message, value or b"", now)
+        except Undecodable as error:
+            return [Outgoing(rejected(topic), key, value, traceparent, str(error).encode())]
+        except Exception as error:  # one bad record must not stop the stream for ever; its bytes and the reason are kept
+            log.exception("fleet %s: a record of %s could not be processed", self._name, topic)
+            reason = f"could not be processed: {type(error).__name__}: {error}"
+            return [Outgoing(rejected(topic), key, value, traceparent, reason.encode())]
+        return []
+
+    def on_time(self, now: float) -> list[Outgoing]:
+        """Time has passed: ticks may be complete, silence may have become evidence."""
+        if now - self._dumped_at >= DUMP_SECONDS:
+            self._dump(now)
+        self._store.append(msgspec.msgpack.encode(_Entry(now)))
+        try:
+            return self._outgoing(self._pipeline.on_time(now))
+        except Exception:  # as above: better no scores for this moment than no detection at all
+            log.exception("fleet %s: the passing of time could not be processed", self._name)
+            return []
+
+    def _on_snapshot(self, snapshot: Snapshot, raw: bytes, traceparent: bytes | None, now: float) -> list[Outgoing]:
+        if snapshot.time > now + self._settings.future:
+            raise Undecodable(
+                f"is {snapshot.time - now:.1f} s in the future, more than {self._settings.future:g} s: a clock is wrong"
+            )
+        if traceparent:
+            self._traces[snapshot.target] = self._traces[None] = traceparent
+        self._store.append(msgspec.msgpack.encode(_Entry(now, raw)))
+        return self._outgoing(self._pipeline.on_snapshot(snapshot, now))
+
+    def _on_control(self, message: Message, raw: bytes, now: float) -> None:
+        if isinstance(message, FleetSpec):
+            self._pipeline.on_spec(message)
+        elif isinstance(message, DetectorModel):
+            models = _load(message)
+            if models is None:
+                return
+            self._pipeline.use(models)
+            self._store.keep_model(raw)
+        self._dump(now)
+
+    def _dump(self, now: float) -> None:
+        self._store.replace(self._pipeline.dump())
+        self._dumped_at = now
+
+    def _restored(self) -> Pipeline:
+        kept = self._store.model()
+        models = _load(msgspec.json.decode(kept, type=DetectorModel)) if kept else None
+        data = self._store.dumped()
+        pipeline = (
+            Pipeline(self._name, self._settings, models) if data is None else Pipeline.restore(data, self._settings, models)
+        )
+        for raw in self._store.journal():
+            entry = msgspec.msgpack.decode(raw, type=_Entry)
+            # What these led to was written before the checkpoint completed, so it is not written again.
+            try:
+                if entry.snapshot:
+                    pipeline.on_snapshot(msgspec.json.decode(entry.snapshot, type=Snapshot), entry.now)
+                else:
+                    pipeline.on_time(entry.now)
+            except Exception:  # it failed the first time too, and was rejected then
+                log.exception("fleet %s: a journal entry could not be replayed", self._name)
+        return pipeline
+
+    def _outgoing(self, output: Output) -> list[Outgoing]:
+        fleet = self._name.encode()
+        newest = self._traces.get(None)
+        outgoing = [Outgoing(SCORES, fleet, encode(score), self._traces.get(score.target, newest)) for score in output.scores]
+        if output.findings:
+            cause = output.findings[0]
+            parent = self._traces.get(cause.target, newest)
+            with tracing.span(
+                "detect",
+                {"traceparent": parent} if parent else None,
+                fleet=self._name,
+                findings=len(output.findings),
+                kind=cause.kind,
+            ):
+                context = tracing.headers().get("traceparent", parent)
+                outgoing += [Outgoing(FINDINGS, fleet, encode(finding), context) for finding in output.findings]
+        return outgoing
+
+
+def _load(message: DetectorModel) -> Models | None:
+    """The models a message names; None, and a line in the log, when they are not there or not what was published."""
+    try:
+        models = models_store.load(Path(message.path))
+    except (TrimtabError, OSError, ValueError) as error:
+        log.error("fleet %s: model %s is not used: %s", message.fleet, message.digest[:12], error)
+        return None
+    log.info("fleet %s: model %s is in use", message.fleet, message.digest[:12])
+    return models
