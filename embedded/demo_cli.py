@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-demo = typer.Typer(invoke_without_command=True, help="Play a scenario on the whole stack on this machine, and judge it.")
+demo = typer.Typer(help="Play a scenario on the whole stack on this machine, and judge it.")
 
 
-@demo.callback()
+@demo.command()
 def play(
     scenario: Annotated[str, typer.Option(help="A scenario that ships with Trimtab, or a YAML file.")] = "tour",
     seed: Annotated[int | None, typer.Option(help="Seed of traffic and choices; default: the scenario's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default: runs/<scenario>-<time>.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view, as when not in a terminal.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Plain lines instead of the live view, as when not in a terminal.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the scenarios that ship with Trimtab, and stop.")] = False,
 ) -> None:
     """Play a scenario on the whole stack on this machine, and judge it.

@@ -75,8 +75,8 @@ class Scenario(Part):
     name: Name
     seed: StrictInt = Field(default=1, ge=0)
     duration: PositiveDuration
-    warmup: Annotated[Duration, Field(ge=20, le=600)] = 45.0
-    """Traffic before time zero, on which the learned detectors are trained."""
+    warmup: Annotated[Duration, Field(ge=40, le=600)] = 45.0
+    """Traffic before time zero, on which the learned detectors are trained: at least 40 s, since fewer teach them too little."""
     fleet: Fleet
     traffic: list[Segment] = Field(min_length=1)
     events: list[Event] = []

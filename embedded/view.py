@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from embedded.live import GPU_NOTE, Stage, frame, head, plain
 from embedded.recorder import Recorder
@@ -21,6 +23,7 @@ class View:
         self._as_lines = as_lines or not console.is_terminal
         self._recorder: Recorder | None = None
         self._stage = Stage("starting")
+        self._early: deque[str] = deque(maxlen=25)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._lines if self._as_lines else self._live, name="view", daemon=True)
 
@@ -37,6 +40,11 @@ class View:
     def stage(self, words: str, zero: float | None = None) -> None:
         """Says where the demo stands now."""
         self._stage = Stage(words, zero if zero is not None else self._stage.zero)
+        self.line(words)
+
+    def line(self, words: str) -> None:
+        """Shows a line before there is a recorder to read from."""
+        self._early.append(words)
         if self._as_lines:
             self._print(f"{'':>9}  {'demo':<8}  {words}")
 
@@ -68,6 +76,9 @@ class View:
 
     def _draw(self) -> RenderableType:
         if self._recorder is None:
-            return head(self._scenario, self._seed, self._stage, time.time())
+            top = head(self._scenario, self._seed, self._stage, time.time())
+            return Group(
+                top, *(Text(words, style="dim", no_wrap=True) for words in list(self._early)), Text(GPU_NOTE, style="dim")
+            )
         with self._recorder.recording() as recording:
             return frame(self._scenario, self._seed, self._stage, recording, time.time())
