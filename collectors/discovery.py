@@ -69,9 +69,11 @@ class _Group(BaseModel):
     def _addresses(cls, targets: list[str]) -> list[str]:
         for address in targets:
             try:
-                httpx.URL(f"http://{address}/")
+                port = httpx.URL(f"http://{address}/").port
             except httpx.InvalidURL as error:
                 raise ValueError(f"'{address}' is no host:port") from error
+            if port is not None and not 0 < port < 65536:  # None: the default port, 80
+                raise ValueError(f"'{address}' has no valid port")
         return targets
 
 
