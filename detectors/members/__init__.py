@@ -1,0 +1,1 @@
+"""One detector a file; all of them are `base.Detector`."""

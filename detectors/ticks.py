@@ -1,0 +1,131 @@
+"""Snapshots to ticks: when is an interval complete, although targets are late, silent, new or gone?
+
+A tick closes when every live target has reported in it or after it, or when the grace after its end has passed in
+processing time; ticks close in order. A clock that jumps ahead in one target moves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import msgspec
+
+from trimtab.messages import Snapshot
+
+# After a long silence this many empty ticks tell the story; the rest is skipped.
+MOST_EMPTY = 10
+
+
+class Tick(NamedTuple):
+    """All that was said in one interval. `silent` are live targets that said nothing."""
+
+    id: int
+    end: float
+    snapshots: dict[str, Snapshot]
+    silent: list[str]
+
+
+class Ticker:
+    """Collects snapshots and closes ticks. Counts what it refuses in `late`, `future` and `duplicate`."""
+
+    def __init__(self, interval: float, grace: float, future: float, forget_ticks: int, restart_grace: float) -> None:
+        self.interval, self.grace, self.future = interval, grace, future
+        self.forget_ticks, self.restart_grace = forget_ticks, restart_grace
+        self.open: dict[int, dict[str, Snapshot]] = {}
+        self.first: dict[int, float] = {}
+        self.seen: dict[str, int] = {}  # live target -> newest tick in which it reported
+        self.closed: int | None = None
+        self.started: float | None = None
+        self.late = self.rejected_future = self.duplicate = 0
+
+    def offer(self, snapshot: Snapshot, now: float) -> list[Tick]:
+        """Take one snapshot; returns the ticks that it completes, oldest first."""
+        self.started = now if self.started is None else self.started
+        if not math.isfinite(snapshot.time) or snapshot.time > now + self.future:
+            self.rejected_future += 1
+            return []
+        tick = math.floor(snapshot.time / self.interval)
+        if self.closed is not None and tick <= self.closed:
+            self.late += 1
+            self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
+            return []
+        held = self.open.setdefault(tick, {})
+        self.first.setdefault(tick, now)
+        if snapshot.target in held:
+            self.duplicate += 1
+            if snapshot.time <= held[snapshot.target].time:
+                return []
+        held[snapshot.target] = snapshot
+        self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
+        return self._complete() + self.advance(now)
+
+    def advance(self, now: float) -> list[Tick]:
+        """Time passes; returns the ticks whose grace is over, oldest first."""
+        self.started = now if self.started is None else self.started
+        done: list[Tick] = []
+        while self.open or self.closed is not None:
+            tick = self._next(now)
+            if tick is None:
+                break
+            done.append(self._close(tick))
+        return done
+
+    def _next(self, now: float) -> int | None:
+        """The tick that is next in line, if its time is over."""
+        if self.closed is None:
+            tick = min(self.open)
+        else:
+            tick = self.closed + 1
+            latest = math.floor((now - self.grace) / self.interval)
+            if not self.open and latest - tick > MOST_EMPTY:
+                tick = latest - MOST_EMPTY
+            elif self.open and min(self.open) - tick > MOST_EMPTY:
+                tick = min(self.open)
+        end = (tick + 1) * self.interval
+        quiet_until = (self.started or now) + self.restart_grace
+        if tick in self.first:
+            due = max(end, self.first[tick], self.started or now)
+        else:
+            due = end if self.open else max(end, quiet_until)
+        return tick if now >= due + self.grace else None
+
+    def _complete(self) -> list[Tick]:
+        """Close what every live target has reported in or after. The first tick of all waits for its grace."""
+        if self.closed is None or not self.seen:
+            return []
+        reached = min(self.seen.values())
+        done = []
+        while self.open and min(self.open) <= reached:
+            tick = self.closed + 1 if min(self.open) - self.closed <= MOST_EMPTY else min(self.open)
+            done.append(self._close(tick))
+        return done
+
+    def _close(self, tick: int) -> Tick:
+        snapshots = self.open.pop(tick, {})
+        self.first.pop(tick, None)
+        self.closed = tick
+        silent = [target for target, last in self.seen.items() if target not in snapshots and last < tick]
+        # When nothing at all is heard, the silence is the collector's: nobody is forgotten.
+        if snapshots:
+            for target in silent:
+                if tick - self.seen[target] >= self.forget_ticks:
+                    del self.seen[target]
+        return Tick(tick, (tick + 1) * self.interval, snapshots, [t for t in silent if t in self.seen])
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain values."""
+        return {
+            "open": [[tick, list(held.values())] for tick, held in self.open.items()],
+            "first": list(self.first.items()),
+            "seen": self.seen,
+            "closed": self.closed,
+            "refused": [self.late, self.rejected_future, self.duplicate],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a dumped state; the restart grace begins with the next call."""
+        self.open = {t: {s["target"]: msgspec.convert(s, Snapshot) for s in held} for t, held in state["open"]}
+        self.first = dict(state["first"])
+        self.seen, self.closed = dict(state["seen"]), state["closed"]
+        self.late, self.rejected_future, self.duplicate = state["refused"]
