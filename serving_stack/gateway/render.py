@@ -23,7 +23,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serving_stack.gateway.state import Endpoint, GatewayPool, GatewayState, Patience, check, cluster_name
+from serving_stack.gateway.state import GatewayPool, GatewayState, Patience, check, cluster_name
 
 Json = dict[str, Any]
 
@@ -106,9 +106,6 @@ def _clusters(state: GatewayState, pool: GatewayPool, folder: Path) -> list[Json
         # A replica that hangs holds its requests, and so attracts fewer new ones.
         "lb_policy": "LEAST_REQUEST",
         "eds_cluster_config": {"eds_config": _watched(folder, endpoints_file(pool.version))},
-        # Never send to a replica that was cut off, however few are left; and tear off what it holds.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "close_connections_on_host_health_failure": True,
         "circuit_breakers": limits,
     }
     return [chosen, replicas]
@@ -123,34 +120,26 @@ def _watched(folder: Path, name: str) -> Json:
 
 
 def _endpoints(state: GatewayState, pool: GatewayPool, folder: Path) -> Json:
-    def endpoint(address: Json, health: str) -> Json:
-        return {
-            "endpoint": {"address": address},
-            "health_status": health,
-            "metadata": {"filter_metadata": {"trimtab": {"version": str(pool.version)}}},
-        }
-
-    def socket(at: Endpoint) -> Json:
-        return {"socket_address": {"address": at[0], "port_value": at[1]}}
-
-    cut = sorted(set(pool.cut))
-    live = [endpoint(socket(at), "HEALTHY") for at in sorted(set(pool.endpoints) - set(cut))]
-    gone = [endpoint(socket(at), "UNHEALTHY") for at in cut]
+    addresses: list[Json] = [
+        {"socket_address": {"address": host, "port_value": port}} for host, port in sorted(set(pool.endpoints))
+    ]
     if not _live(state.pools):
-        live = [endpoint({"pipe": {"path": str(folder / NOBODY)}}, "HEALTHY")]
+        addresses = [{"pipe": {"path": str(folder / NOBODY)}}]
+    version = {"filter_metadata": {"trimtab": {"version": str(pool.version)}}}
+    endpoints = [{"endpoint": {"address": address}, "metadata": version} for address in addresses]
     return _resources(
         [
             {
                 "@type": _TYPE + "config.endpoint.v3.ClusterLoadAssignment",
                 "cluster_name": _replicas(state, pool.version),
-                "endpoints": [{"lb_endpoints": live + gone}],
+                "endpoints": [{"lb_endpoints": endpoints}],
             }
         ]
     )
 
 
 def _live(pools: tuple[GatewayPool, ...]) -> int:
-    return sum(len(set(pool.endpoints) - set(pool.cut)) for pool in pools)
+    return sum(len(set(pool.endpoints)) for pool in pools)
 
 
 def _route(state: GatewayState) -> Json:

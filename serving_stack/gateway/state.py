@@ -16,15 +16,14 @@ Endpoint = tuple[str, int]
 class GatewayPool(msgspec.Struct, frozen=True, kw_only=True):
     """The replicas of one version that take requests, and the share of traffic (percent) that is theirs.
 
-    A replica that leaves `endpoints` gets no new request, and what it holds may finish. A replica in `cut` gets no new
-    request either, and what it holds is torn off and tried elsewhere: that is for a replica known to be sick.
+    A replica that leaves `endpoints` gets no new request, and what it holds may finish. To free what a hanging replica
+    holds, kill it once it has left: the connections break, and its requests are tried elsewhere.
     """
 
     version: int
     role: PoolRole
     weight: int
     endpoints: tuple[Endpoint, ...] = ()
-    cut: tuple[Endpoint, ...] = ()
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +77,6 @@ def check(state: GatewayState) -> None:
             raise SettingsError(f"fleet {state.fleet}: version {pool.version} is negative")
         if not 0 <= pool.weight <= 100:
             raise SettingsError(f"fleet {state.fleet}: weight {pool.weight} of version {pool.version} is not within 0..100")
-        for host, port in (*pool.endpoints, *pool.cut, ("", state.listen_port), ("", state.admin_port)):
+        for host, port in (*pool.endpoints, ("", state.listen_port), ("", state.admin_port)):
             if not 0 < port < 65536:
                 raise SettingsError(f"fleet {state.fleet}: port {port} of {host or 'the gateway'} is not within 1..65535")

@@ -1,0 +1,169 @@
+"""A real Envoy in front of small upstreams that speak Triton's JSON and can be made to fail, hang or dawdle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from serving_stack.gateway import GatewayPool, GatewayState, Patience, gateway_process, render, write
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Upstream:
+    """One replica. `mode`: ok, fail (HTTP 500), slow (0.2 s), hang (never answers), wrong (confident nonsense)."""
+
+    def __init__(self, version: int, mode: str = "ok", labels: Mapping[str, str] | None = None) -> None:
+        self.version, self.mode, self.labels = version, mode, labels or {}
+        self.asked = 0
+        self.answered = 0
+        self.paths: list[str] = []
+        self.delay = 0.2
+        self.at = ("127.0.0.1", free_port())
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> Upstream:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, *self.at).start()
+        return self
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        self.paths.append(request.path_qs)
+        body = await request.read()
+        if self.mode == "hang":
+            await asyncio.sleep(3600)
+        if self.mode == "slow":
+            await asyncio.sleep(self.delay)
+        if self.mode == "fail":
+            return web.json_response({"error": "made to fail"}, status=500)
+        self.answered += 1
+        label = "nonsense"
+        if self.mode != "wrong" and body:
+            text = re.search(rb'"data":\["((?:[^"\\]|\\.)*)"\]', body)
+            label = self.labels.get(text[1].decode() if text else "", "unknown")
+        outputs = [{"name": "label", "datatype": "BYTES", "shape": [1, 1], "data": [label]}]
+        return web.json_response({"model_name": "intent", "model_version": str(self.version), "outputs": outputs})
+
+
+class Gateway:
+    """An Envoy process and the state that it was last given."""
+
+    def __init__(self, folder: Path, patience: Patience) -> None:
+        self.folder = folder
+        self.state = GatewayState(fleet="intent", listen_port=free_port(), admin_port=free_port(), patience=patience)
+        self.session: aiohttp.ClientSession
+        self._process: subprocess.Popen[bytes]
+
+    def give(self, *pools: GatewayPool) -> None:
+        self.state = GatewayState(
+            fleet="intent",
+            listen_port=self.state.listen_port,
+            admin_port=self.state.admin_port,
+            pools=pools,
+            patience=self.state.patience,
+        )
+        write(self.folder, render(self.state, self.folder))
+
+    async def start(self) -> None:
+        what = gateway_process(self.folder)
+        self.url, self.metrics_url = what.url, what.metrics_url
+        with (self.folder / "envoy.log").open("wb") as log:
+            self._process = subprocess.Popen(what.argv, stdout=log, stderr=log)
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        await self.until(lambda: self._says_ready(what.ready_url))
+
+    async def _says_ready(self, url: str) -> bool:
+        assert self._process.poll() is None, (self.folder / "envoy.log").read_text()
+        with contextlib.suppress(aiohttp.ClientError):
+            async with self.session.get(url) as response:
+                return response.status == 200
+        return False
+
+    async def stop(self) -> None:
+        await self.session.close()
+        self._process.terminate()
+        self._process.wait(10)
+
+    async def until(self, holds: Callable[[], Any], timeout: float = 20.0) -> None:
+        """Waits until a condition (or coroutine function) holds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            value = holds()
+            if await value if asyncio.iscoroutine(value) else value:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("what was waited for never came")
+
+    async def ask(self, path: str = "/v2/models/intent/infer") -> tuple[int, str | None, str | None]:
+        """Status, version that answered and version to which the request was assigned."""
+        async with self.session.post(self.url + path, data=b"{}") as response:
+            await response.read()
+            return response.status, response.headers.get("x-trimtab-version"), response.headers.get("x-trimtab-assigned")
+
+    async def ask_many(self, count: int, at_once: int = 10) -> Counter[tuple[int, str | None, str | None]]:
+        limit = asyncio.Semaphore(at_once)
+
+        async def one() -> tuple[int, str | None, str | None]:
+            async with limit:
+                return await self.ask()
+
+        return Counter(await asyncio.gather(*(one() for _ in range(count))))
+
+    async def metrics(self) -> dict[str, float]:
+        """The page as it is once histograms have been flushed: series -> value."""
+        await asyncio.sleep(1.1)
+        async with self.session.get(self.metrics_url) as response:
+            text = await response.text()
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {series: float(value) for series, value in lines}
+
+
+@pytest.fixture
+def upstream() -> type[Upstream]:
+    return Upstream
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Gateway]]:
+    """`async with gateway(*pools, upstreams=[...], patience=...) as g`: all started, and stopped at the end."""
+
+    @contextlib.asynccontextmanager
+    async def started(
+        *pools: GatewayPool, upstreams: tuple[Upstream, ...] = (), patience: Patience | None = None
+    ) -> AsyncIterator[Gateway]:
+        gateway = Gateway(tmp_path / "gateway", patience or Patience())
+        gateway.give(*pools)
+        async with contextlib.AsyncExitStack() as stack:
+            for each in upstreams:
+                await each.start()
+                stack.push_async_callback(each.stop)
+            await gateway.start()
+            stack.push_async_callback(gateway.stop)
+            yield gateway
+
+    return started
