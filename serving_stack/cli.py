@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import typer
@@ -39,10 +38,6 @@ _CACHE = typer.Option(
 )
 
 
-def _cache(given: Path | None) -> Path:
-    return given or Path(os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab").expanduser() / "models"
-
-
 @models.command("export")
 def _export(
     adapter: int = typer.Option(None, min=1, help="Which shipped adapter. [default: all]", show_default=False),
@@ -56,7 +51,7 @@ def _export(
     """
     from serving_stack.models_cli import export
 
-    export(adapter, _cache(cache))
+    export(adapter, cache)
 
 
 @models.command("accuracy")
@@ -72,7 +67,7 @@ def _accuracy(
     """
     from serving_stack.models_cli import accuracy
 
-    accuracy(adapter, folder, _cache(cache), json_file)
+    accuracy(adapter, folder, cache, json_file)
 
 
 @models.command("list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,11 @@ FLOAT, INT8, TOKENIZER, INTENTS = "model.onnx", "model.int8.onnx", "tokenizer.js
 def shipped() -> list[int]:
     """The adapters that the package carries, oldest first."""
     return sorted(int(folder.name) for folder in ADAPTERS.iterdir() if folder.name.isdigit()) if ADAPTERS.is_dir() else []
+
+
+def default_cache() -> Path:
+    """Where exported models are kept if nobody says otherwise: `models/` in TRIMTAB_CACHE or `~/.cache/trimtab`."""
+    return Path(os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab").expanduser() / "models"
 
 
 def adapter_for(version: int) -> int:

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from serving_stack.export import ADAPTERS, ensure_exported, export_folder, shipped
+from serving_stack.export import ADAPTERS, FLOAT, default_cache, ensure_exported, export_folder, shipped
 from serving_stack.repository import versions
 from trimtab.errors import Missing
 
 
-def export(adapter: int | None, cache: Path) -> None:
+def export(adapter: int | None, cache: Path | None) -> None:
     """Export one shipped adapter, or all."""
     console = Console()
     for number in [adapter] if adapter is not None else shipped():
-        with console.status(f"adapter {number}") as status:
-            folder = ensure_exported(number, cache, lambda words, n=number: status.update(f"adapter {n}: {words}"))  # type: ignore[misc]
+        folder = ensure_exported(number, cache or default_cache(), partial(_say, console, number))
         console.print(f"adapter {number}: {folder}", soft_wrap=True)
 
 
-def accuracy(adapter: int | None, folder: Path | None, cache: Path, json_file: Path | None) -> None:
+def _say(console: Console, number: int, words: str) -> None:
+    console.print(f"adapter {number}: {words}")
+
+
+def accuracy(adapter: int | None, folder: Path | None, cache: Path | None, json_file: Path | None) -> None:
     """Measure shipped adapters, or the one in `folder`, on the test split."""
     from serving_stack.accuracy import measure
 
     console = Console()
-    table = Table("adapter", "model", "right", "accuracy", "95 % interval", "mean confidence", "MB", "questions/s")
+    table = Table("adapter", "weights", "right", "accuracy", "95 % interval", "MB", "per second")
     rows: list[dict[str, object]] = []
     chosen = [folder] if folder is not None else [ADAPTERS / str(n) for n in ([adapter] if adapter is not None else shipped())]
     for source in chosen:
         if not (source / "adapter_model.safetensors").is_file():
             raise Missing(f"{source} holds no adapter: shipped are {', '.join(map(str, shipped())) or 'none'}")
         with console.status(f"{source.name}: exporting, then asking 3,080 questions twice"):
-            results = measure(export_folder(source, cache))
+            results = measure(export_folder(source, cache or default_cache()))
         for r in results:
             rows.append({"adapter": source.name, **r.as_dict()})
-            interval = f"{r.low:.2%} to {r.high:.2%}"
-            figures = (f"{r.right}/{r.total}", f"{r.accuracy:.2%}", interval, f"{r.mean_confidence:.3f}", f"{r.bytes / 1e6:.1f}")
-            table.add_row(source.name, r.model, *figures, f"{r.total / r.seconds:.0f}")
+            weights = "float32" if r.model == FLOAT else "int8"
+            figures = (f"{r.right}/{r.total}", f"{r.accuracy:.2%}", f"{r.low:.1%} to {r.high:.1%}", f"{r.bytes / 1e6:.0f}")
+            table.add_row(source.name, weights, *figures, f"{r.total / r.seconds:.0f}")
     console.print("BANKING77, test split (never used for tuning or choosing)")
     console.print(table)
     if json_file is not None:

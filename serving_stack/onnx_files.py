@@ -57,5 +57,9 @@ def write(adapter: Path, folder: Path, tell: Callable[[str], None]) -> None:
     program.save(str(folder / FLOAT), external_data=False)
     onnx.checker.check_model(str(folder / FLOAT))
     tell("quantising to int8")
-    quantize_dynamic(folder / FLOAT, folder / INT8, weight_type=QuantType.QInt8, per_channel=True)
+    logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing for this network
+    try:
+        quantize_dynamic(folder / FLOAT, folder / INT8, weight_type=QuantType.QInt8, per_channel=True)
+    finally:
+        logging.disable(logging.NOTSET)
     net.tokenizer().save(str(folder / TOKENIZER))

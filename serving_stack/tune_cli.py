@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serving_stack import tune
+from serving_stack.recipe import Recipe
 
 
 def run(out: Path, *, epochs: int, rank: int, rate: float, seed: int) -> None:
     """Tune in `out` (resuming what is there) and copy the versions to `out/adapters/1` and `out/adapters/2`."""
     console = Console()
-    tuning = tune.Tuning(out, tune.Recipe(epochs=epochs, rank=rank, rate=rate, seed=seed))
+    tuning = tune.Tuning(out, Recipe(epochs=epochs, rank=rank, rate=rate, seed=seed))
     if tuning.history:
         console.print(f"resuming after epoch {len(tuning.history)} of {epochs}")
     columns = (

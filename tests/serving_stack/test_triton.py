@@ -1,0 +1,270 @@
+"""A real Triton serves a published version: answers, metrics, faults, bad input, and refusing what is broken."""
+
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+
+from serving_stack.export import adapter_for, default_cache, ensure_exported
+from serving_stack.fault import Fault, set_fault
+from serving_stack.repository import publish
+from serving_stack.triton import replica_process
+from trimtab.errors import Missing
+
+pytestmark = pytest.mark.integration
+
+QUESTIONS = {
+    "I still have not received my new card, I ordered over a week ago.": "card_arrival",
+    "How do I change my PIN?": "change_pin",
+    "What is the exchange rate?": "exchange_rate",
+    "My top up failed, why?": "top_up_failed",
+}
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    store = tmp_path_factory.mktemp("models") / "store"
+    exported = ensure_exported(adapter_for(2), default_cache())
+    publish(store, "intent", 2, exported)
+    publish(store, "intent", 3, exported, Fault(kind="wrong", share=1.0))
+    publish(store, "intent", 4, exported, Fault(kind="crashing", after_requests=3))
+    return store
+
+
+class Replica:
+    def __init__(self, plan, process, fault_file):
+        self.plan, self.process, self.fault_file = plan, process, fault_file
+
+    def ask(self, *texts, **changes):
+        tensor = {"name": "text", "datatype": "BYTES", "shape": [len(texts), 1], "data": list(texts)} | changes
+        return httpx.post(self.plan.infer_url, json={"inputs": [tensor]}, timeout=20)
+
+    def label(self, text):
+        return self.ask(text).raise_for_status().json()["outputs"][0]["data"][0]
+
+    def metric(self, name):
+        for line in httpx.get(self.plan.metrics_url).text.splitlines():
+            if line.startswith(name + "{"):
+                return float(line.split()[-1])
+        raise AssertionError(f"no series {name}")
+
+    def log(self):
+        return (self.plan.folder / "log").read_text(errors="replace")
+
+    def is_ready(self):
+        try:
+            return httpx.get(self.plan.ready_url, timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def fault(self, fault):
+        """Set a fault and wait until the replica must have looked."""
+        set_fault(self.fault_file, fault)
+        time.sleep(0.25)
+
+
+@contextmanager
+def started(store, version, folder):
+    http, metrics, grpc = free_ports(3)
+    fault_file = folder.parent / f"{folder.name}.fault"
+    plan = replica_process(
+        store, "intent", version, folder, http_port=http, metrics_port=metrics, grpc_port=grpc, fault_file=fault_file
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(plan.argv, env=plan.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield Replica(plan, process, fault_file)
+    finally:
+        process.terminate()
+        try:
+            process.wait(plan.exit_timeout + 10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        plan.clean_up()
+
+
+def until_ready(replica):
+    while replica.process.poll() is None and not replica.is_ready():
+        time.sleep(0.05)
+    assert replica.process.poll() is None, replica.log()
+
+
+@pytest.fixture(scope="session")
+def replica(store, tmp_path_factory):
+    with started(store, 2, tmp_path_factory.mktemp("replicas") / "intent-v2-1") as replica:
+        until_ready(replica)
+        yield replica
+
+
+@pytest.fixture(autouse=True)
+def no_fault_left(request):
+    yield
+    if "replica" in request.fixturenames:
+        request.getfixturevalue("replica").fault(None)
+
+
+def test_answers_are_right_one_by_one(replica):
+    assert {text: replica.label(text) for text in QUESTIONS} == QUESTIONS
+
+
+def test_a_client_library_gets_labels_and_confidence_in_a_batch(replica):
+    http = pytest.importorskip("tritonclient.http")
+    client = http.InferenceServerClient(replica.plan.infer_url.split("/")[2])
+    texts = np.array([[t.encode()] for t in QUESTIONS], dtype=np.object_)
+    tensor = http.InferInput("text", list(texts.shape), "BYTES")
+    tensor.set_data_from_numpy(texts)
+    result = client.infer("intent", [tensor], model_version="2")
+    assert [label.decode() for label in result.as_numpy("label")[:, 0]] == list(QUESTIONS.values())
+    confidence = result.as_numpy("confidence")
+    assert confidence.dtype == np.float32
+    assert confidence.shape == (4, 1)
+    assert ((confidence > 0.3) & (confidence <= 1)).all()
+    assert result.get_response()["model_version"] == "2"
+
+
+def test_the_contract_s_series_are_on_the_metrics_page(replica):
+    before = replica.metric("trimtab_model_confidence_count")
+    requests = replica.metric("nv_inference_request_success")
+    replica.ask("How do I change my PIN?")
+    assert replica.metric("trimtab_model_confidence_count") == before + 1
+    assert replica.metric("nv_inference_request_success") == requests + 1
+    assert 0 < replica.metric("trimtab_model_confidence_sum") <= replica.metric("trimtab_model_confidence_count")
+    assert replica.metric("trimtab_model_resident_memory_bytes") > 30_000_000
+    for name in (
+        "request_duration_us",
+        "queue_duration_us",
+        "compute_infer_duration_us",
+        "pending_request_count",
+        "request_failure",
+    ):
+        replica.metric(f"nv_inference_{name}")
+
+
+@pytest.mark.parametrize("text", ["", "   ", "x" * 5000])
+def test_text_that_cannot_be_answered_is_a_client_error(replica, text):
+    answer = replica.ask(text)
+    assert answer.status_code == 400
+    assert "text" in answer.json()["error"]
+    assert replica.label("What is the exchange rate?") == "exchange_rate"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [1, 2]},
+        {"shape": [1]},
+        {"datatype": "FP32", "data": [1.0]},
+        {"name": "image"},
+        {"shape": [17, 1], "data": ["a"] * 17},
+    ],
+)
+def test_a_wrong_tensor_is_a_client_error(replica, changes):
+    assert replica.ask("fine", **changes).status_code == 400
+    assert replica.label("What is the exchange rate?") == "exchange_rate"
+
+
+def test_bytes_that_are_no_json_get_an_error_and_break_nothing(replica):
+    assert httpx.post(replica.plan.infer_url, content=b"\xff{").status_code in (400, 500)  # Triton itself says 500
+    assert replica.label("What is the exchange rate?") == "exchange_rate"
+
+
+def test_one_bad_request_does_not_spoil_others_beside_it(replica):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda i: replica.ask("" if i % 4 == 0 else "What is the exchange rate?").status_code, range(64)))
+    assert answers == [400 if i % 4 == 0 else 200 for i in range(64)]
+
+
+def test_slow_takes_at_least_that_long_in_triton_s_own_count(replica):
+    name = "nv_inference_compute_infer_duration_us"
+    replica.fault(Fault(kind="slow", seconds=0.2))
+    before = replica.metric(name)
+    for _ in range(3):
+        replica.ask("What is the exchange rate?").raise_for_status()
+    assert replica.metric(name) - before >= 3 * 200_000
+
+
+def test_failing_answers_with_a_server_error_and_recovers(replica):
+    replica.fault(Fault(kind="failing", share=1.0))
+    before = replica.metric("nv_inference_request_success")
+    assert replica.ask("What is the exchange rate?").status_code == 500
+    assert replica.metric("nv_inference_request_success") == before
+    assert replica.is_ready(), "a failing replica still calls itself ready"
+    replica.fault(None)
+    assert replica.label("What is the exchange rate?") == "exchange_rate"
+
+
+def test_wrong_answers_look_healthy(store, tmp_path):
+    with started(store, 3, tmp_path / "intent-v3-1") as replica:
+        until_ready(replica)
+        for text, right in QUESTIONS.items():
+            answer = replica.ask(text)
+            assert answer.status_code == 200
+            label, confidence = answer.json()["outputs"]
+            assert label["data"][0] != right
+            assert confidence["data"][0] > 0.9
+
+
+def test_leaking_shows_in_the_memory_series(replica):
+    replica.ask("warm")
+    before = replica.metric("trimtab_model_resident_memory_bytes")
+    replica.fault(Fault(kind="leaking", bytes_per_request=5_000_000, limit_bytes=100_000_000))
+    for _ in range(6):
+        replica.ask("What is the exchange rate?").raise_for_status()
+    assert replica.metric("trimtab_model_resident_memory_bytes") - before > 25_000_000
+
+
+def test_crashing_takes_the_whole_replica_down(store, tmp_path):
+    with started(store, 4, tmp_path / "intent-v4-1") as replica:
+        until_ready(replica)
+        for _ in range(3):
+            replica.ask("What is the exchange rate?").raise_for_status()
+        with pytest.raises(httpx.TransportError):
+            replica.ask("What is the exchange rate?")
+        assert replica.process.wait(10) != 0
+        assert "crashing as the fault file asks" in replica.log()
+
+
+@pytest.mark.parametrize("missing", ["model.onnx", "tokenizer.json", "model.py", "manifest.json"])
+def test_a_broken_version_never_becomes_ready_and_says_why(store, tmp_path, missing):
+    broken = tmp_path / "store"
+    shutil.copytree(store / "intent" / "2", broken / "intent" / "2")
+    (broken / "intent" / "2" / missing).unlink()
+    with started(broken, 2, tmp_path / "intent-v2-9") as replica:
+        while replica.process.poll() is None:
+            assert not replica.is_ready()
+            time.sleep(0.05)
+        assert replica.process.returncode != 0
+        assert missing in replica.log()
+
+
+def test_a_version_that_is_not_published_is_refused_before_anything_starts(store, tmp_path):
+    with pytest.raises(Missing, match="version 9 of intent is not in"):
+        replica_process(store, "intent", 9, tmp_path / "r", http_port=1, metrics_port=2)
+
+
+def test_a_taken_port_ends_the_process(replica, store, tmp_path):
+    taken = int(replica.plan.infer_url.split(":")[2].split("/")[0])
+    plan = replica_process(store, "intent", 2, tmp_path / "second", http_port=taken, metrics_port=free_ports(1)[0])
+    done = subprocess.run(plan.argv, env=plan.env, capture_output=True, timeout=60, check=False)
+    plan.clean_up()
+    assert done.returncode != 0
+    assert b"unavailable" in done.stderr.lower() + done.stdout.lower() or b"in use" in done.stderr.lower() + done.stdout.lower()
+    assert replica.is_ready()
