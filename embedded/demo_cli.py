@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-demo = typer.Typer(help="Play a scenario on the whole stack on this machine, and judge it.")
+demo = typer.Typer(add_completion=False, help="Play a scenario on the whole stack on this machine, and judge it.")
 
 
 @demo.command()
 def play(
     scenario: Annotated[str, typer.Option(help="A scenario that ships with Trimtab, or a YAML file.")] = "tour",
-    seed: Annotated[int | None, typer.Option(help="Seed of traffic and choices; default: the scenario's own.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of traffic and choices; default: the scenario's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default: runs/<scenario>-<time>.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Plain lines instead of the live view, as when not in a terminal.")
@@ -22,12 +22,17 @@ def play(
 ) -> None:
     """Play a scenario on the whole stack on this machine, and judge it.
 
-    Starts a real Kafka broker, a Flink job, Triton servers behind Envoy and the autoscaler, sends real inference traffic,
-    plays the scenario's events, and then says which of its expectations held. DIR gets summary.json, events.jsonl,
-    records.jsonl.gz and report.html. The exit code is 0 only if every expectation held, 1 if one was missed, 2 when the
-    stack or the scenario is not fit to run, and 130 after Ctrl-C.
+    A real Kafka broker, a Flink job, Triton servers behind Envoy and the
+    autoscaler start here; real inference traffic flows; the scenario's
+    events happen; and then it says which of its expectations held.
 
-    Examples: `trimtab demo`, `trimtab demo --scenario bad-answers --seed 3 --out /tmp/run`, `trimtab demo --list`
+    The results folder gets summary.json, events.jsonl, records.jsonl.gz
+    (for `trimtab replay`) and report.html.
+
+    Exit code: 0 every expectation held, 1 one was missed, 2 the scenario
+    or the machine is not fit for it, 130 after Ctrl-C.
+
+    Example: trimtab demo --scenario bad-answers --seed 3 --out /tmp/run
     """
     from embedded import demo as play_demo
 
