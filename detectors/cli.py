@@ -53,7 +53,13 @@ def detect_run(
         service.Service(
             bus=bus.model_copy(update={"bootstrap": kafka}) if kafka else bus,
             detect=settings.load(DetectSettings, config),
-            flink=FlinkSettings(jars=jars or cache / "flink-jars", logs=log_dir, checkpoints=checkpoints, rest_port=rest_port),
+            flink=FlinkSettings(
+                jars=jars or cache / "flink-jars",
+                logs=log_dir,
+                checkpoints=checkpoints,
+                rest_port=rest_port,
+                shared_classes=next(iter(cache.glob("jdk-*.jsa")), None),
+            ),
             health_port=health_port,
             spans=spans,
         )

@@ -20,7 +20,7 @@ from pyflink.datastream.state import ListState, ListStateDescriptor, ValueState,
 from pyflink.table import StreamTableEnvironment
 
 from detectors import kafka_io
-from detectors.journal import Fleet, Outgoing
+from detectors.journal import Fleet, Incoming, Outgoing, read
 from detectors.settings import DetectSettings
 from trimtab import tracing
 
@@ -77,16 +77,21 @@ class FleetProcess(KeyedProcessFunction):  # type: ignore[misc]
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """One record, or a heartbeat."""
-        topic, key, data, traceparent = value[0], value[1], value[2], value[3]
-        if topic == "":
+        record = Incoming(value[0], value[1], value[2], value[3])
+        if record.topic == "":
             _write_heartbeat(self._heartbeat)
             return
+        message = read(record)
+        if message is None:
+            return
+        if isinstance(message, Outgoing):  # before anything is made for a fleet that may not exist
+            yield Row(*message)
+            return
         name = ctx.get_current_key()
-        fresh = name not in self._fleets
-        outgoing = self._fleet(name).on_record(topic, key, data, traceparent, time.time())
-        if fresh and name:
+        if name not in self._fleets:
             # On a grid, so that a timer that was restored and this one are the same.
             ctx.timer_service().register_processing_time_timer(_next_on_grid(ctx.timer_service().current_processing_time()))
+        outgoing = self._fleet(name).on_record(record, message, time.time())
         yield from _rows(outgoing)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:

@@ -21,13 +21,22 @@ from detectors.settings import DetectSettings
 from trimtab import tracing
 from trimtab.bus import rejected
 from trimtab.codec import decode, encode
-from trimtab.errors import TrimtabError, Undecodable
-from trimtab.messages import FINDINGS, SCORES, DetectorModel, FleetSpec, Message, Snapshot
+from trimtab.errors import Missing, TrimtabError, Undecodable
+from trimtab.messages import FINDINGS, FLEETS, MODELS, SCORES, DetectorModel, FleetSpec, Message, Snapshot
 
 log = logging.getLogger(__name__)
 
 DUMP_SECONDS = 2.0
 """Longest stretch of journal: a restart replays at most this much, and the state stays small."""
+
+
+class Incoming(NamedTuple):
+    """A record as it was read."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    traceparent: bytes | None = None
 
 
 class Outgoing(NamedTuple):
@@ -67,54 +76,64 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True):
     snapshot: bytes = b""  # empty: only time passed
 
 
+def read(record: Incoming) -> Message | Outgoing | None:
+    """The message in a record, or the rejected record with the reason; None for a key that was deleted from a control topic."""
+    if record.value is None and record.topic in (FLEETS, MODELS):
+        return None
+    try:
+        message = decode(record.topic, record.value or b"")
+    except Undecodable as error:
+        return _reject(record, str(error))
+    return message if getattr(message, "fleet", "") else _reject(record, "names no fleet")
+
+
+def _reject(record: Incoming, reason: str) -> Outgoing:
+    return Outgoing(rejected(record.topic), record.key, record.value, record.traceparent, reason.encode())
+
+
 class Fleet:
     """Restores itself from `store` and then takes records and the passing of time; `now` is unix seconds."""
 
     def __init__(self, name: str, settings: DetectSettings, store: Store) -> None:
         self._name, self._settings, self._store = name, settings, store
         self._traces: dict[str | None, bytes] = {}
-        self._dumped_at = 0.0
+        self._dumped_at = self._now = 0.0
         self._pipeline = self._restored()
 
-    def on_record(
-        self, topic: str, key: bytes | None, value: bytes | None, traceparent: bytes | None, now: float
-    ) -> list[Outgoing]:
-        """Takes one record of a topic the job reads and returns what is to be written for it."""
+    def on_record(self, record: Incoming, message: Message, now: float) -> list[Outgoing]:
+        """Takes one record, decoded by `read`, and returns what is to be written for it."""
+        self._now = max(self._now, now)  # a clock may step back; for the pipeline time does not
         try:
-            message = decode(topic, value or b"")
             if isinstance(message, Snapshot):
-                return self._on_snapshot(message, value or b"", traceparent, now)
-            self._on_control(message, value or b"", now)
-        except Undecodable as error:
-            return [Outgoing(rejected(topic), key, value, traceparent, str(error).encode())]
+                return self._on_snapshot(record, message)
+            self._on_control(record, message)
         except Exception as error:  # one bad record must not stop the stream for ever; its bytes and the reason are kept
-            log.exception("fleet %s: a record of %s could not be processed", self._name, topic)
-            reason = f"could not be processed: {type(error).__name__}: {error}"
-            return [Outgoing(rejected(topic), key, value, traceparent, reason.encode())]
+            log.exception("fleet %s: a record of %s could not be processed", self._name, record.topic)
+            return [_reject(record, f"could not be processed: {type(error).__name__}: {error}")]
         return []
 
     def on_time(self, now: float) -> list[Outgoing]:
         """Time has passed: ticks may be complete, silence may have become evidence."""
-        if now - self._dumped_at >= DUMP_SECONDS:
-            self._dump(now)
-        self._store.append(msgspec.msgpack.encode(_Entry(now)))
+        self._now = max(self._now, now)
+        if self._now - self._dumped_at >= DUMP_SECONDS:
+            self._dump()
+        self._store.append(msgspec.msgpack.encode(_Entry(self._now)))
         try:
-            return self._outgoing(self._pipeline.on_time(now))
+            return self._outgoing(self._pipeline.on_time(self._now))
         except Exception:  # as above: better no scores for this moment than no detection at all
             log.exception("fleet %s: the passing of time could not be processed", self._name)
             return []
 
-    def _on_snapshot(self, snapshot: Snapshot, raw: bytes, traceparent: bytes | None, now: float) -> list[Outgoing]:
-        if snapshot.time > now + self._settings.future:
-            raise Undecodable(
-                f"is {snapshot.time - now:.1f} s in the future, more than {self._settings.future:g} s: a clock is wrong"
-            )
-        if traceparent:
-            self._traces[snapshot.target] = self._traces[None] = traceparent
-        self._store.append(msgspec.msgpack.encode(_Entry(now, raw)))
-        return self._outgoing(self._pipeline.on_snapshot(snapshot, now))
+    def _on_snapshot(self, record: Incoming, snapshot: Snapshot) -> list[Outgoing]:
+        if snapshot.time > self._now + self._settings.future:
+            ahead = f"{snapshot.time - self._now:.1f} s in the future, more than {self._settings.future:g} s"
+            return [_reject(record, f"the snapshot is {ahead}: a clock is wrong")]
+        if record.traceparent:
+            self._traces[snapshot.target] = self._traces[None] = record.traceparent
+        self._store.append(msgspec.msgpack.encode(_Entry(self._now, record.value or b"")))
+        return self._outgoing(self._pipeline.on_snapshot(snapshot, self._now))
 
-    def _on_control(self, message: Message, raw: bytes, now: float) -> None:
+    def _on_control(self, record: Incoming, message: Message) -> None:
         if isinstance(message, FleetSpec):
             self._pipeline.on_spec(message)
         elif isinstance(message, DetectorModel):
@@ -122,22 +141,26 @@ class Fleet:
             if models is None:
                 return
             self._pipeline.use(models)
-            self._store.keep_model(raw)
-        self._dump(now)
+            self._store.keep_model(record.value or b"")
+        self._dump()
 
-    def _dump(self, now: float) -> None:
+    def _dump(self) -> None:
         self._store.replace(self._pipeline.dump())
-        self._dumped_at = now
+        self._dumped_at = self._now
 
     def _restored(self) -> Pipeline:
         kept = self._store.model()
         models = _load(msgspec.json.decode(kept, type=DetectorModel)) if kept else None
         data = self._store.dumped()
-        pipeline = (
-            Pipeline(self._name, self._settings, models) if data is None else Pipeline.restore(data, self._settings, models)
-        )
+        try:
+            pipeline = Pipeline.restore(data, self._settings, models) if data else None
+        except Undecodable as error:
+            log.error("fleet %s: what was kept of it cannot be used, it starts anew: %s", self._name, error)
+            pipeline = None
+        pipeline = pipeline or Pipeline(self._name, self._settings, models)
         for raw in self._store.journal():
             entry = msgspec.msgpack.decode(raw, type=_Entry)
+            self._now = max(self._now, entry.now)
             # What these led to was written before the checkpoint completed, so it is not written again.
             try:
                 if entry.snapshot:
@@ -170,7 +193,10 @@ class Fleet:
 def _load(message: DetectorModel) -> Models | None:
     """The models a message names; None, and a line in the log, when they are not there or not what was published."""
     try:
-        models = models_store.load(Path(message.path))
+        folder = Path(message.path)
+        if (folder / models_store.DIGEST).read_text().strip() != message.digest:
+            raise Missing(f"{folder} does not hold the model that was published")
+        models = models_store.load(folder)
     except (TrimtabError, OSError, ValueError) as error:
         log.error("fleet %s: model %s is not used: %s", message.fleet, message.digest[:12], error)
         return None
