@@ -31,8 +31,8 @@ BOOTSTRAP = "bootstrap.json"
 CLUSTERS = "xds/cds.json"
 ROUTES = "xds/rds.json"
 NOBODY = "nobody.sock"
-"""A socket that never exists. While no replica is there at all, tries fail on it at once and come again after a back-off,
-so that a request waits for a replica instead of being refused."""
+"""A socket that never exists. While a pool has no replica and no fallback has one, tries fail on it at once and come again
+after a back-off, so that a request waits for a replica instead of being refused."""
 
 BUCKETS_MS = (
     1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 27, 33, 40, 50, 60, 75, 90, 110, 130, 160, 200, 250, 300, 375, 450, 550, 700,
@@ -123,7 +123,8 @@ def _endpoints(state: GatewayState, pool: GatewayPool, folder: Path) -> Json:
     addresses: list[Json] = [
         {"socket_address": {"address": host, "port_value": port}} for host, port in sorted(set(pool.endpoints))
     ]
-    if not _live(state.pools):
+    chain = _fallbacks(state, pool)
+    if not any(other.endpoints for other in state.pools if other.version in chain):
         addresses = [{"pipe": {"path": str(folder / NOBODY)}}]
     version = {"filter_metadata": {"trimtab": {"version": str(pool.version)}}}
     endpoints = [{"endpoint": {"address": address}, "metadata": version} for address in addresses]
@@ -138,12 +139,8 @@ def _endpoints(state: GatewayState, pool: GatewayPool, folder: Path) -> Json:
     )
 
 
-def _live(pools: tuple[GatewayPool, ...]) -> int:
-    return sum(len(set(pool.endpoints)) for pool in pools)
-
-
 def _route(state: GatewayState) -> Json:
-    """Weights by version. All weight on pools without any hope (or no pool) goes where the stable pool is."""
+    """Weights by version. When no pool has any, everything goes to the stable one."""
     patience = state.patience
     weighted = [pool for pool in state.pools if pool.weight > 0] or [pool for pool in state.pools if pool.role == "stable"]
     action: Json
@@ -177,8 +174,7 @@ def _route(state: GatewayState) -> Json:
 
 
 def _forward(state: GatewayState, weighted: list[GatewayPool], patience: Patience) -> Json:
-    spare = tuple(pool for pool in state.pools if pool.role in ("stable", "previous"))
-    alone = _live(spare) < 2
+    alone = sum(len(set(pool.endpoints)) for pool in state.pools if pool.role != "canary") < 2
     return {
         "weighted_clusters": {
             "clusters": [

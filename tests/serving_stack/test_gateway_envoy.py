@@ -232,6 +232,19 @@ def test_a_canary_without_replicas_is_answered_by_the_stable_pool(gateway: Calla
     asyncio.run(scene())
 
 
+def test_a_stable_pool_without_replicas_waits_though_a_canary_runs(gateway: Callable[..., Any], upstream: Any) -> None:
+    async def scene() -> None:
+        a, b = upstream(1), upstream(2)
+        async with gateway(stable(weight=50), canary(b, weight=50), upstreams=(a, b)) as g:
+            held = [asyncio.create_task(g.ask()) for _ in range(40)]
+            await asyncio.sleep(1.0)
+            assert 0 < sum(task.done() for task in held) < 40  # the canary answers for itself only
+            g.give(stable(a, weight=50), canary(b, weight=50))
+            assert set(await asyncio.gather(*held)) == {(200, "1", "1"), (200, "2", "2")}
+
+    asyncio.run(scene())
+
+
 def test_with_no_replica_at_all_requests_wait_for_one(gateway: Callable[..., Any], upstream: Any) -> None:
     async def scene() -> None:
         a = upstream(1)
