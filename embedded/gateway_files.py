@@ -29,13 +29,13 @@ class GatewayFiles:
     def publish(self, pools: Sequence[GatewayPool], http_ports: Mapping[str, int]) -> None:
         """The host's `Publish`: pools by replica names, and each replica's HTTP port."""
 
-        def at(names: Sequence[str]) -> tuple[gateway.Endpoint, ...]:
-            return tuple(("127.0.0.1", http_ports[name]) for name in names)
-
         with self._lock:
             self._pools = tuple(
                 gateway.GatewayPool(
-                    version=pool.version, role=pool.role, weight=pool.weight, endpoints=at(pool.listed), cut=at(pool.cut)
+                    version=pool.version,
+                    role=pool.role,
+                    weight=pool.weight,
+                    endpoints=tuple(("127.0.0.1", http_ports[name]) for name in pool.listed),
                 )
                 for pool in pools
             )

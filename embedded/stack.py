@@ -273,6 +273,7 @@ class Stack:
 
     def _start_autoscaler(self) -> None:
         argv = ["autoscale", "--fleet", self.fleet.fleet, "--host", self.addresses["host"]]
+        argv += ["--state", str(self.folder / "autoscaler-state.json")]
         self._start_reader("autoscale", argv, "--metrics-port", "/metrics")
 
     def _start_detectors(self) -> None:

@@ -227,7 +227,7 @@ class FleetHost:
         """Write the gateway's endpoints and weights when they changed, then note who is in traffic."""
         pools = routed(self._state, plan)
         if self._published != pools:
-            named = [name for pool in pools for name in (*pool.listed, *pool.cut)]
+            named = [name for pool in pools for name in pool.listed]
             self._publish(pools, {name: self._running[name].ports.http for name in named})
             self._published = pools
         now = time.time()

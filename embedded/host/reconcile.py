@@ -51,13 +51,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class GatewayPool:
-    """A version at the gateway: the replicas it sends to, and those it must tear requests off from. Weight in percent."""
+    """A version at the gateway: its weight in percent and the names of the replicas that it sends to."""
 
     version: int
     role: PoolRole
     weight: int
     listed: tuple[str, ...] = ()
-    cut: tuple[str, ...] = ()
 
 
 Action = Start | Drain | Quarantine | Stop
@@ -120,10 +119,10 @@ def reconcile(state: HostState, plan: FleetPlan, now: float) -> list[Action]:
 
 
 def routed(state: HostState, plan: FleetPlan) -> list[GatewayPool]:
-    """What the gateway should do, by replica names: who is listed, who is cut off, and each version's weight.
+    """What the gateway should do: which replicas are listed, and each version's weight.
 
-    Ready replicas are listed, quarantined ones cut off. Only when no listed replica could serve, those that are on their
-    way out but still had traffic keep it until a replacement is ready: a sick replica serves more than none.
+    Ready replicas are listed. Only when none of them could serve, those that are on their way out but still had traffic
+    keep it until a replacement is ready: a sick replica serves more than none.
     """
     pools = {pool.version: (pool.role, pool.weight) for pool in plan.pools}
     listed = [each for each in state.replicas.values() if each.phase == "ready" and each.version in pools]
@@ -135,16 +134,8 @@ def routed(state: HostState, plan: FleetPlan) -> list[GatewayPool]:
         ]
     for replica in listed:
         pools.setdefault(replica.version, ("previous", 0))
-    names = {replica.name for replica in listed}
-    cut = [each for each in state.replicas.values() if each.phase == "quarantined" and each.served and each.name not in names]
     return [
-        GatewayPool(
-            version,
-            role,
-            weight,
-            tuple(each.name for each in listed if each.version == version),
-            tuple(each.name for each in cut if each.version == version),
-        )
+        GatewayPool(version, role, weight, tuple(each.name for each in listed if each.version == version))
         for version, (role, weight) in pools.items()
     ]
 

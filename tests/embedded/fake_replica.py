@@ -3,7 +3,6 @@
 python fake_replica.py PORT METRICS_PORT [VERSION]      version 13 dies while loading; 14 never gets ready
 """
 
-import signal
 import sys
 import threading
 import time
@@ -28,7 +27,6 @@ version = int(sys.argv[3])
 if version == 13:
     print("error: failed to load model 'intent': unlucky weights", flush=True)
     sys.exit(1)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 for number in (port, metrics_port):
     server = ThreadingHTTPServer(("127.0.0.1", number), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
