@@ -37,14 +37,21 @@ def _collect(
     from collectors.settings import CollectSettings
     from trimtab import selfmetrics, settings, tracing
     from trimtab.bus import BusSettings, connect
+    from trimtab.errors import Missing
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "kafka"):
+    for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # says each attempt; the spool says once what it means
     collect_settings = settings.load(CollectSettings, config)
     bus = connect(settings.load(BusSettings, config))
     tracing.setup("collector", spans)
-    port = selfmetrics.serve("collector", metrics_port)
+    try:
+        port = selfmetrics.serve("collector", metrics_port)
+    except OSError as error:
+        raise Missing(
+            f"cannot listen on 127.0.0.1:{metrics_port}: {error.strerror}; choose another with --metrics-port"
+        ) from error
     typer.echo(f"collector: targets from {targets}, own metrics at http://127.0.0.1:{port}/metrics")
     if asyncio.run(run(collect_settings, targets, bus)):
         raise typer.Exit(1)

@@ -26,6 +26,8 @@ Item = tuple[Snapshot, Mapping[str, bytes]]
 # Longer than a producer keeps trying by itself (two minutes): after that its messages have failed for good, and sending them
 # again neither repeats nor reorders them.
 FLUSH_SECONDS = 130.0
+# A batch that takes longer than this is worth a word.
+SLOW_SECONDS = 5.0
 BATCH = 500
 
 
@@ -43,6 +45,8 @@ class Spool:
         self._sending = 0  # the first so many items are with the producer: they are not dropped
         self._changed = threading.Condition()
         self._stopping = False
+        self._since: float | None = None  # when the batch that is with the producer was given to it
+        self._away = False
         self._lost_since = 0
         self._broken = False
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -68,6 +72,8 @@ class Spool:
                         "the bus is away and the spool is full (%d values): the oldest snapshots are being lost", self._most
                     )
             WAITING.set(len(self._items))
+            if self._since is not None and time.monotonic() - self._since > SLOW_SECONDS:
+                self._say_away(f"the bus has not taken snapshots for {SLOW_SECONDS:.0f} s")
             self._changed.notify()
 
     def stop(self, timeout: float) -> int:
@@ -116,7 +122,7 @@ class Spool:
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._stopping)
             batch = [item for item, _ in zip(self._items, range(BATCH), strict=False)]
-            self._sending = len(batch)
+            self._sending, self._since = len(batch), time.monotonic()
             return batch or None
 
     def _deliver(self, producer: Producer, batch: list[Item]) -> None:
@@ -133,22 +139,29 @@ class Spool:
         with self._changed:
             for _ in range(sent):
                 self._weight -= _weight(self._items.popleft()[0])
-            self._sending = 0
+            self._sending, self._since = 0, None
             WAITING.set(len(self._items))
-        DELIVERED.inc(sent)
-        if failure:
-            raise failure
-        if self._lost_since:
-            log.error("the bus is back; %d snapshots were lost meanwhile", self._lost_since)
-            self._lost_since = 0
-        AWAY.set(0)
+            DELIVERED.inc(sent)
+            if failure:
+                raise failure
+            self._say_back()
 
     def _miss(self, error: Unavailable) -> None:
         with self._changed:
-            self._sending = 0
-            waiting = len(self._items)
+            self._sending, self._since = 0, None
+            self._say_away(str(error))
+
+    def _say_away(self, why: str) -> None:
         AWAY.set(1)
-        log.warning("%s; %d snapshots wait", error, waiting)
+        if not self._away:  # once, however often it is tried again
+            log.warning("%s; %d snapshots wait", why, len(self._items))
+        self._away = True
+
+    def _say_back(self) -> None:
+        AWAY.set(0)
+        if self._away or self._lost_since:
+            log.warning("the bus takes snapshots again; %d were lost meanwhile", self._lost_since)
+        self._away, self._lost_since = False, 0
 
 
 def _weight(snapshot: Snapshot) -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -222,3 +223,14 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert said.strip().splitlines()[-1] == f"trimtab: {targets}:1: 0.labels.fleet: missing"
+
+
+def test_a_taken_metrics_port_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start("collect", "--targets", str(tmp_path / "t.json"), "--metrics-port", str(port))
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.strip().splitlines()[-1].startswith(f"trimtab: cannot listen on 127.0.0.1:{port}: Address already in use")

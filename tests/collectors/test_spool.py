@@ -79,7 +79,7 @@ def test_past_its_bound_the_oldest_are_lost_counted_and_logged(caplog: pytest.Lo
     assert delivered == sorted(delivered)
     assert delivered[-1] == 249
     assert "spool is full" in caplog.text
-    assert f"{lost:.0f} snapshots were lost" in caplog.text
+    assert f"the bus takes snapshots again; {lost:.0f} were lost meanwhile" in caplog.text
 
 
 def test_stopping_while_the_bus_is_away_says_how_many_are_left(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,3 +148,32 @@ def test_an_unforeseen_error_is_not_silent(caplog: pytest.LogCaptureFixture) -> 
     wait_for(lambda: spool.broken)
     assert spool.stop(1) == 1
     assert "a bug" in caplog.text
+
+
+class Slow(MemoryBus):
+    """Takes a message only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+
+    def producer(self) -> Producer:
+        self.let.wait(20)
+        return super().producer()
+
+
+def test_a_bus_that_is_slow_is_said_while_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collectors.spool.SLOW_SECONDS", 0.05)
+    bus = Slow()
+    spool = Spool(bus, 10_000)
+
+    def said() -> bool:
+        spool.put(snapshot(0), {})
+        return bool(AWAY._value.get() == 1)
+
+    wait_for(said)
+    assert caplog.text.count("the bus has not taken snapshots for") == 1
+    bus.let.set()
+    assert spool.stop(10) == 0
+    assert AWAY._value.get() == 0
+    assert "the bus takes snapshots again; 0 were lost meanwhile" in caplog.text
