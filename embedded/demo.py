@@ -158,8 +158,11 @@ class _Demo:
         """Adds to the trouble what would make the run say less than it seems to."""
         if self._recorder is not None and self._recorder.error is not None:
             self._trouble.append(self._recorder.error)
-        if self._training is not None and self._training.exit_code not in (0, None):
-            self._trouble.append(f"training the detectors failed{self._training.last_lines()}")
+        training = self._training
+        if training is not None and training.wait_ended(0) is None:
+            self._trouble.append("training the detectors was not over before the end: the learned detectors said nothing")
+        elif training is not None and training.exit_code != 0:
+            self._trouble.append(f"training the detectors failed{training.last_lines()}")
 
     def _requests(self) -> list[Request] | None:
         try:

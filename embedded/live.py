@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,9 +45,13 @@ class Stage:
 
 def sparkline(values: Sequence[float | None], width: int, top: float | None = None) -> str:
     """The last `width` values as bars from 0 to `top` (their maximum when not given); unknown is a gap."""
-    shown = list(values)[-width:]
-    highest = top or max((v for v in shown if v is not None), default=0.0) or 1.0
-    return "".join(" " if v is None else _BARS[min(int(max(v, 0.0) / highest * len(_BARS)), len(_BARS) - 1)] for v in shown)
+    shown = [None if value is None or math.isnan(value) else value for value in list(values)[-width:]]
+    highest = top or max((value for value in shown if value is not None and math.isfinite(value)), default=0.0) or 1.0
+    return "".join(" " if value is None else _bar(value / highest) for value in shown)
+
+
+def _bar(share: float) -> str:
+    return _BARS[int(min(max(share, 0.0), 0.999) * len(_BARS))]
 
 
 def frame(scenario: Scenario, seed: int, stage: Stage, recording: Recording, now: float) -> RenderableType:

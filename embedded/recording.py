@@ -71,6 +71,7 @@ class Recording:
     scores: list[Score] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     _traffic: _Traffic = field(default_factory=lambda: _Traffic())
+    _told: dict[str, str] = field(default_factory=dict)
 
     def at(self, time: float) -> float | None:
         """Scenario time of a unix time."""
@@ -89,6 +90,12 @@ class Recording:
         self.notes.append(note)
         return note
 
+    def _is_news(self, id: str, state: str) -> bool:
+        """Whether a finding or decision is not just its last message again."""
+        news = self._told.get(id) != state
+        self._told[id] = state
+        return news
+
     def add(self, message: Message) -> None:
         """Folds one message in; messages of other fleets are left out."""
         if getattr(message, "fleet", self.spec.fleet) != self.spec.fleet:
@@ -96,12 +103,13 @@ class Recording:
         match message:
             case Decision():
                 self.decisions.append(message)
-                self.note(message.time, "decision", decision_words(message), id=message.id, action=message.action)
+                if self._is_news(message.id, message.outcome):
+                    self.note(message.time, "decision", decision_words(message), id=message.id, action=message.action)
             case Finding():
                 self.findings.append(message)
-                self.note(
-                    message.time, "finding", finding_words(message), id=message.id, finding=message.kind, state=message.state
-                )
+                if self._is_news(message.id, message.state):
+                    detail = {"id": message.id, "finding": message.kind, "state": message.state}
+                    self.note(message.time, "finding", finding_words(message), **detail)
             case FleetState():
                 before = state_words(self.states[-1]) if self.states else None
                 self.states.append(message)
