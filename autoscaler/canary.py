@@ -76,6 +76,16 @@ def start(
     return CanaryMemory(control, canary, now, bound, baseline.wrong.total > 0, streams)
 
 
+def fix_bound(memory: CanaryMemory, baseline: Baseline, slo_seconds: float, settings: AutoscaleSettings) -> CanaryMemory:
+    """Fixes the bound for slow requests as soon as the control's latencies are known, if they were not at the start."""
+    if memory.slow_above is not None or baseline.version != memory.control:
+        return memory
+    bound = threshold(baseline, slo_seconds, settings)
+    base = baseline.slow_rate(bound).scaled(_BASE_LIMIT)
+    slow = Stream(HarmTest(settings.slow_harm_margin, base), BoundTest(base))
+    return msgspec.structs.replace(memory, slow_above=bound, streams={**memory.streams, "slow": slow})
+
+
 def observe(memory: CanaryMemory, snapshot: Snapshot, settings: AutoscaleSettings) -> CanaryMemory:
     """After one more snapshot of the gateway or of the traffic; others, failed ones and repetitions change nothing."""
     seen = memory.gateway_time if snapshot.role == "gateway" else memory.traffic_time
@@ -92,9 +102,7 @@ def observe(memory: CanaryMemory, snapshot: Snapshot, settings: AutoscaleSetting
             a = outcomes(name, control, now[memory.control], memory.slow_above)
             b = outcomes(name, canary, now[memory.canary], memory.slow_above)
             if a and b and a[1] > 0 and b[1] > 0:
-                streams[name] = _compare(
-                    streams[name], Block(*a, *b), settings.slow_requests_per_tick if name == "slow" else None
-                )
+                streams[name] = _compare(streams[name], Block(*a, *b), settings.slow_cap_per_tick if name == "slow" else None)
     counters = memory.counters | {f"{snapshot.role}:{version}": seen_now for version, seen_now in now.items()}
     evidence = max(memory.evidence, combined_log([stream.harm.wealth.log_value for stream in streams.values()]))
     times = {"gateway_time": snapshot.time} if snapshot.role == "gateway" else {"traffic_time": snapshot.time}

@@ -55,6 +55,8 @@ def _collect_snapshot(memory: PolicyMemory, snapshot: Snapshot, settings: Autosc
         memory = msgspec.structs.replace(memory, baseline=baseline.follow(memory.baseline, snapshot, rollout.stable))
     if rollout.canary is not None:
         compared = canary.observe(rollout.canary, snapshot, settings)
+        if memory.spec is not None:
+            compared = canary.fix_bound(compared, memory.baseline, memory.spec.slo.p99_seconds, settings)
         memory = msgspec.structs.replace(memory, rollout=msgspec.structs.replace(rollout, canary=compared))
     return memory
 

@@ -22,8 +22,8 @@ def holds(memory: PolicyMemory, view: View, settling: bool, settings: AutoscaleS
             drafts.append(draft)
     rollout = memory.rollout
     verdict = view.verdict
-    last = rollout.step + 1 >= len(settings.canary_weights) and view.now - rollout.since >= settings.step_seconds
-    if rollout.phase is Phase.CANARY and last and verdict and verdict.kind == "hold" and not view.blind:
+    long = view.now - rollout.since >= 2 * settings.step_seconds
+    if rollout.phase is Phase.CANARY and long and verdict and verdict.kind == "hold" and not view.blind:
         drafts.append(
             Draft(
                 action="hold",

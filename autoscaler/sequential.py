@@ -45,6 +45,11 @@ class Block(msgspec.Struct, frozen=True):
     b_bad: int
     b_total: int
 
+    @property
+    def size(self) -> float:
+        """Outcomes of b against an endless a that would tell as much: n_a n_b / (n_a + n_b)."""
+        return self.a_total * self.b_total / max(1, self.a_total + self.b_total)
+
 
 class Rate(msgspec.Struct, frozen=True):
     """What is known of stream a's rate before the next block: bad outcomes out of a total, recent history included."""
@@ -90,8 +95,8 @@ class HarmTest(msgspec.Struct, frozen=True):
     """Largest log e-value so far; Ville's inequality is about this one."""
 
     def observe(self, block: Block, cap: float | None = None) -> HarmTest:
-        """After one more tick. `cap`: count b's outcomes of this tick as evidence of at most so many independent ones."""
-        power = min(1.0, cap / block.b_total) if cap and block.b_total else 1.0
+        """After one more tick. `cap`: let this tick weigh at most as much as so many outcomes of b against an endless a."""
+        power = min(1.0, cap / block.size) if cap and block.size else 1.0
         guess = self.base.estimate
         moved, reserve = _invest(self.wealth)
         bets = [

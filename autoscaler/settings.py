@@ -156,11 +156,11 @@ class AutoscaleSettings(Section, name="autoscale"):
         ge=0,
         description="A request faster than this is never slow, in seconds. 0.025: below, nobody notices a difference.",
     )
-    slow_requests_per_tick: float = Field(
-        2.0,
+    slow_cap_per_tick: float = Field(
+        1.6,
         gt=0,
-        description="Slow requests of one tick count as evidence of at most this many independent ones. 2: one stall "
-        "of a process makes many slow requests at once and must not roll back a version; a slow version "
+        description="Slow requests of one tick weigh as much as at most this many independent ones of the canary. 1.6: one "
+        "stall of a process makes many slow requests at once and must not roll back a version; a version that is always slow "
         "is found in the third tick.",
     )
 
