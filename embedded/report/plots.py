@@ -14,9 +14,12 @@ Values = Callable[[Point], float | None]
 
 
 def client_points(requests: Sequence[Request], start: float, end: float) -> list[Point]:
-    """The client's own requests as points each second over `WINDOW` seconds: exact, and whole in a telemetry outage."""
+    """The client's own requests as points each second over `WINDOW` seconds: exact, and whole in a telemetry outage.
+
+    A request without an answer counts for the version it was sent to.
+    """
     ordered = sorted(requests, key=lambda r: r.time)
-    versions = sorted({r.version for r in ordered}, key=lambda v: (v is None, v or 0))
+    versions = sorted({_version(r) for r in ordered}, key=lambda v: (v is None, v or 0))
     window: deque[Request] = deque()
     coming = iter(ordered)
     following = next(coming, None)
@@ -27,9 +30,13 @@ def client_points(requests: Sequence[Request], start: float, end: float) -> list
             following = next(coming, None)
         while window and window[0].time < second - WINDOW:
             window.popleft()
-        within = {version: [r for r in window if r.version == version] for version in versions}
+        within = {version: [r for r in window if _version(r) == version] for version in versions}
         points.extend(_point(float(second), version, of) for version, of in within.items() if of)
     return points
+
+
+def _version(request: Request) -> int | None:
+    return request.version if request.version is not None else request.assigned
 
 
 def _point(time: float, version: int | None, of: list[Request]) -> Point:
@@ -172,7 +179,7 @@ def _scores(recording: Recording, zero: float) -> Panel:
         second = math.floor(score.time)
         by_second[second] = max(score.score, by_second.get(second, 0.0))
     series = [
-        Series(detector.replace("_", " "), f"d{i % 6}", [(t - zero, nines(v)) for t, v in sorted(values.items())])
+        Series(detector.replace("_", " "), f"d{i % 8}", [(t - zero, nines(v)) for t, v in sorted(values.items())])
         for i, (detector, values) in enumerate(sorted(highest.items()))
     ]
     ticks = [(0.0, "0"), (1.0, "0.9"), (2.0, "0.99"), (3.0, "0.999"), (4.0, "0.9999")]
