@@ -26,7 +26,7 @@ from trimtab.errors import TrimtabError
 from trimtab.memory_bus import MemoryBus
 from trimtab.messages import TELEMETRY, Snapshot
 
-SETTINGS = CollectSettings(interval_seconds=0.1)
+SETTINGS = CollectSettings(interval_seconds=0.3, deadline_ratio=0.95)
 
 
 def group(address: str, name: str, role: str = "triton") -> dict[str, object]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -186,6 +186,7 @@ LABELS = st.dictionaries(
 VALUES = st.floats() | st.integers(-(10**20), 10**20).map(float)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.tuples(NAMES, LABELS.map(lambda labels: tuple(sorted(labels.items())))), VALUES, max_size=8))
 def test_any_page_reads_back_as_written(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> None:
     expected = {series_key(name, dict(labels)): value for (name, labels), value in samples.items()}
@@ -228,6 +229,7 @@ MANGLED = st.tuples(
 ).map(lambda t: t[0][: t[1]] + t[3][:6] + t[0][t[1] + t[2] :])
 
 
+@settings(deadline=None)
 @given(HOSTILE | MANGLED)
 @example('a{x="1"}1\n')
 @example("a 1 # {} 2\n")
@@ -242,6 +244,7 @@ def test_what_is_accepted_is_what_prometheus_client_reads(page: str) -> None:
     assert series == library(page)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_never_give_anything_but_series_or_a_scrape_error(body: bytes) -> None:
     for kind in ("text/plain", "application/openmetrics-text"):
