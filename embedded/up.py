@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from embedded.process import Event
 from embedded.stack import Stack
+from serving_stack import export
 from trimtab.messages import FleetSpec
 
 TRAINING_WARMUP_SECONDS = 30.0
@@ -61,6 +62,8 @@ def _serve(stack: Stack, console: Console, rate: float, seed: int, train: bool) 
     plan = {"seed": seed, "segments": [{"at": 0, "rate": rate, "trace": "azure-conv"}]}
     path = stack.folder / "traffic.json"
     path.write_bytes(msgspec.json.encode(plan))
+    for version in export.shipped():
+        stack.publish(version)  # so that `trimtab release` finds them
     stack.start_traffic(path)
     for name, address in sorted(stack.addresses.items()):
         console.print(f"  [bold]{name:14}[/] {escape(address)}")
