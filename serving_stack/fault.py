@@ -37,7 +37,7 @@ class Fault(BaseModel):
         None,
         gt=0,
         le=1,
-        description="failing: share of requests answered with an error; wrong: answered wrongly, confidently, with HTTP 200",
+        description="failing: share of batches answered with an error; wrong: answered wrongly, confidently, with HTTP 200",
     )
     after_requests: int | None = Field(
         None, ge=0, le=1_000_000, description="crashing: requests that are answered before the process dies; 5 if not given"

@@ -104,7 +104,7 @@ def replica_process(
     _backends(server, folder / "backends")
     prefix = f"trimtab_{folder.name}_{http_port}_"
     return ReplicaProcess(
-        argv=_argv(server, folder, model, http_port, grpc_port, metrics_port, prefix),
+        argv=_argv(server, folder, published / "model.py", model, http_port, grpc_port, metrics_port, prefix),
         env=_env(server, fault_file),
         folder=folder,
         ready_url=f"http://127.0.0.1:{http_port}/v2/models/{model}/versions/{version}/ready",
@@ -159,7 +159,9 @@ def _backends(server: Path, to: Path) -> None:
     (to / "python" / "triton_python_backend_stub").symlink_to(_stub(server))
 
 
-def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str) -> list[str]:
+def _argv(
+    server: Path, folder: Path, code: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str
+) -> list[str]:
     options = {
         "id": folder.name,
         "model-repository": folder / "repository",
@@ -183,7 +185,10 @@ def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, m
     }
     if grpc is not None:
         options |= {"grpc-address": "127.0.0.1", "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
-    argv = [str(server / "bin" / "tritonserver"), *(f"--{name}={value}" for name, value in options.items())]
+    # Triton waits for ever for a version without model.py (any other missing file is refused by model.py itself).
+    start = 'test -f "$0" || { echo "broken version: $0 is missing" >&2; exit 1; }; exec "$@"'
+    argv = ["/bin/sh", "-c", start, str(code), str(server / "bin" / "tritonserver")]
+    argv += [f"--{name}={value}" for name, value in options.items()]
     argv.append("--disable-auto-complete-config")
     argv.append("--metrics-config=summary_latencies=true")
     shared = (f"shm-region-prefix-name={prefix}", "shm-default-byte-size=1048576", "shm-growth-byte-size=1048576")

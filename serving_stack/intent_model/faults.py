@@ -78,7 +78,7 @@ class Faults:
                     _die()
 
     def fails(self) -> bool:
-        """Whether the next request is to be answered with an error."""
+        """Whether the next batch is to be answered with an error."""
         return any(fault.get("kind") == "failing" and self._chance.random() < float(fault["share"]) for fault in self._now)
 
     def wrong(self, best: int, classes: int) -> int | None:

@@ -1,7 +1,7 @@
 """The intent model inside Triton's Python backend: text -> intent and confidence.
 
 Input `text` BYTES [batch, 1]; outputs `label` BYTES [batch, 1] and `confidence` FP32 [batch, 1]. An empty text or one that is
-not UTF-8 is answered with an error, as is a request that a fault file makes fail; the other requests of the batch are not.
+not UTF-8 is answered with an error; the other requests of its batch are not.
 Runs in Triton's own Python process: numpy, onnxruntime and tokenizers only, and nothing of trimtab.
 """
 
@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Check the version's files, load them, and run once so that the first request is as fast as the others."""
+        end_with_parent()
         folder = Path(args["model_repository"]) / args["model_version"]
         check_whole(folder)
         parameters = json.loads(args["model_config"]).get("parameters", {})
@@ -54,6 +57,8 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, each with one or more texts."""
         self.faults.before_batch(len(requests))
+        if self.faults.fails():  # raised, because Triton counts as failed only what the model raises
+            raise pb_utils.TritonModelException("failing as the fault file asks")
         texts: list[str] = []
         plan: list[slice | str] = []  # per request: its rows in `texts`, or why it fails
         for request in requests:
@@ -69,8 +74,6 @@ class TritonPythonModel:
         for step in plan:
             if isinstance(step, str):
                 responses.append(failure(step, pb_utils.TritonError.INVALID_ARG))
-            elif self.faults.fails():
-                responses.append(failure("failing as the fault file asks", pb_utils.TritonError.INTERNAL))
             else:
                 assert answers is not None
                 labels, confidence = answers[0][step], answers[1][step]
@@ -112,6 +115,18 @@ def check_whole(folder: Path) -> None:
         raise pb_utils.TritonModelException(
             f"version folder {folder} is broken: {Path(error.filename).name} is missing"
         ) from None
+
+
+def end_with_parent() -> None:
+    """End this process when Triton is gone: killed, it sometimes leaves its Python process waiting for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def metric(name: str, description: str, kind: str, labels: dict[str, str]) -> Any:
