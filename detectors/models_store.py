@@ -1,7 +1,8 @@
 """A trained set of detectors as files in a folder, without pickle.
 
-``forest.skops`` (scikit-learn through skops, known types only), ``forecaster.onnx``, and ``facts.msgpack`` (scaler, calibrations,
-fleet, times). ``DIGEST`` holds the SHA-256 over all of them, which `load` checks. Loading needs no torch.
+``forest.npz`` (the trees as numbers), ``forecaster.onnx``, and ``facts.msgpack`` (scaler, calibrations, fleet, times). ``DIGEST``
+holds the SHA-256 over all of them, which `load` checks. Loading needs neither scikit-learn nor torch (skops would import both,
+which costs a worker seconds and memory).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from detectors.calibration import Calibration
 from detectors.features import NAMES, Scaler
+from detectors.members.isolation_forest import Trees
 from trimtab.errors import Missing
 
-FOREST, NETWORK, FACTS, DIGEST = "forest.skops", "forecaster.onnx", "facts.msgpack", "DIGEST"
+FOREST, NETWORK, FACTS, DIGEST = "forest.npz", "forecaster.onnx", "facts.msgpack", "DIGEST"
 FORMAT = 1
 
 
@@ -31,7 +32,7 @@ class Models:
     trained_from: float
     trained_to: float
     scaler: Scaler
-    forest: Any
+    forest: Trees
     forest_calibration: Calibration
     network: bytes
     network_scale: list[float]
@@ -55,8 +56,6 @@ def save(models: Models, folder: Path) -> str:
 
     The digest file is written last: a folder that was left half written does not load.
     """
-    import skops.io
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DIGEST).unlink(missing_ok=True)
     facts = _Facts(
@@ -71,7 +70,7 @@ def save(models: Models, folder: Path) -> str:
         models.network_calibration,
     )
     for name, data in (
-        (FOREST, skops.io.dumps(models.forest)),
+        (FOREST, models.forest.to_bytes()),
         (NETWORK, models.network),
         (FACTS, msgspec.msgpack.encode(facts)),
     ):
@@ -83,8 +82,6 @@ def save(models: Models, folder: Path) -> str:
 
 def load(folder: Path) -> Models:
     """Read a folder that `save` wrote; raises `Missing` when files are absent, were changed, or are of another version."""
-    import skops.io
-
     try:
         said, found = (folder / DIGEST).read_text().strip(), _digest(folder)
     except OSError as error:
@@ -95,9 +92,8 @@ def load(folder: Path) -> Models:
         facts = msgspec.msgpack.decode((folder / FACTS).read_bytes(), type=_Facts)
         if facts.format != FORMAT or facts.features != NAMES:
             raise Missing(f"the trained detectors in {folder} are of another version of Trimtab; run `trimtab train` again")
-        # Only types that skops itself trusts: a file that asks for more is not ours.
-        forest = skops.io.load(folder / FOREST, trusted=[])
-    except (msgspec.DecodeError, ValueError, TypeError) as error:
+        forest = Trees.from_bytes((folder / FOREST).read_bytes())
+    except (msgspec.DecodeError, ValueError) as error:
         raise Missing(f"the trained detectors in {folder} cannot be read ({error}); run `trimtab train` again") from error
     return Models(
         facts.fleet,

@@ -37,6 +37,7 @@ class Ticker:
         self.seen: dict[str, int] = {}  # live target -> newest tick in which it reported
         self.closed: int | None = None
         self.started: float | None = None
+        self.heard = -math.inf  # processing time of the last snapshot
         self.late = self.rejected_future = self.duplicate = 0
 
     def offer(self, snapshot: Snapshot, now: float) -> list[Tick]:
@@ -50,6 +51,7 @@ class Ticker:
             self.late += 1
             self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
             return []
+        self.heard = now
         held = self.open.setdefault(tick, {})
         self.first.setdefault(tick, now)
         if snapshot.target in held:
@@ -87,7 +89,9 @@ class Ticker:
         if tick in self.first:
             due = max(end, self.first[tick], self.started or now)
         else:
-            due = end if self.open else max(end, quiet_until)
+            # Nobody spoke of this tick. While a backlog is read that is no silence yet, however late it is by the clock.
+            due = max(end, self.heard + self.interval)
+            due = due if self.open else max(due, quiet_until)
         return tick if now >= due + self.grace else None
 
     def _complete(self) -> list[Tick]:
@@ -120,6 +124,7 @@ class Ticker:
             "first": list(self.first.items()),
             "seen": self.seen,
             "closed": self.closed,
+            "heard": self.heard,
             "refused": [self.late, self.rejected_future, self.duplicate],
         }
 
@@ -127,5 +132,5 @@ class Ticker:
         """Take up a dumped state; the restart grace begins with the next call."""
         self.open = {t: {s["target"]: msgspec.convert(s, Snapshot) for s in held} for t, held in state["open"]}
         self.first = dict(state["first"])
-        self.seen, self.closed = dict(state["seen"]), state["closed"]
+        self.seen, self.closed, self.heard = dict(state["seen"]), state["closed"], state["heard"]
         self.late, self.rejected_future, self.duplicate = state["refused"]

@@ -5,7 +5,7 @@ traffic its last five minutes count). Shares are judged by the posterior predict
 how likely are so many bad answers among the candidate's (beta-binomial tail, exact for small counts)? Over spans of 3, 6, 12 and
 20 ticks; a difference counts from p <= 1e-4 *and* a practical size. Slow: infer seconds per batch size, every one of the last 2
 ticks three times (or of the last 4 one and a half times) the reference and `slow_seconds` more. Leak: memory grows steadily over
-12 ticks (r2 >= 0.9, second half as fast as the first) by `leak_share` and 6 MB, and the reference's grows less than a third of that.
+12 ticks (r2 >= 0.9, second half as fast as the first) by `leak_share` and 6 MB, and the reference's by less than a third.
 A false alarm costs a rollback: hence both significance and size. Memory: 20 rows per version, 20 sizes per replica.
 """
 
@@ -181,8 +181,8 @@ def candidates(seen: Observation) -> list[tuple[int, int]]:
 
 def _counts(rows: Array, what: str) -> tuple[float, float]:
     """Bad ones and all of them."""
-    sums = rows.sum(axis=0)
-    return (sums[2], sums[1]) if what == "errors" else (sums[4], sums[3] + sums[4])
+    answered, errors, right, wrong = rows.sum(axis=0)[1:5].tolist()
+    return (errors, answered) if what == "errors" else (wrong, right + wrong)
 
 
 def tail(bad: float, count: float, a: float, b: float) -> float:

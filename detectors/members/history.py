@@ -2,8 +2,8 @@
 
 Per version the last 90 normal ticks of log infer seconds, log load and batch size are kept, replicas pooled. Statistic:
 (log infer seconds - median - allowance) / scale, where the allowance is what a larger batch or a higher load than the past
-explains, and scale = max(0.2, 1.48 MAD), wider with few requests. Score: one-sided normal tail. Ticks that score high are not learned
-until they have lasted 60 ticks: then they are the new normal. False alarms: a machine that slows down as a whole looks slow here.
+explains, and scale = max(0.2, 1.48 MAD), wider with few requests. Score: one-sided normal tail. Odd ticks are not learned until
+they have lasted 60 ticks: then they are the new normal. False alarms: a machine that slows down as a whole looks slow here.
 Memory: 90 triples per version; time: microseconds.
 """
 

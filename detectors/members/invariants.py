@@ -77,6 +77,8 @@ class InvariantsMember:
     def _scrapes(self, seen: Observation) -> list[Violation]:
         busy = any(h.up and not h.idle_before for h in seen.replicas)
         found = []
+        least_same = self._settings.frozen_ticks
+        gateway_still = any(h.role == "gateway" and _stuck_page(h, least_same) for h in seen.others)
         for h in (*seen.replicas, *seen.others):
             least = self._settings.down_ticks
             if h.role == "triton" and h.idle_before and busy:
@@ -84,11 +86,7 @@ class InvariantsMember:
             never = not h.ever_up and h.fails > 0 and h.age >= NEVER_SECONDS
             if (h.ever_up and h.fails >= least) or never:
                 found.append(_down(h, never))
-            arrivals = seen.pool(h.version, "requests") if h.version is not None else 0.0
-            served = h.role == "gateway" or (
-                seen.arrivals > 0 if h.role == "app" else arrivals >= max(1.0, 0.5 * len(seen.replicas))
-            )
-            if h.up and h.lively and h.same >= self._settings.frozen_ticks and served and h.role != "gpu":
+            if h.up and _stuck_page(h, least_same) and (gateway_still or _must_move(h, seen, least_same)):
                 words = f"{h.target} has shown the same page for {h.same + 1} ticks"
                 found.append(Violation(h.target, "frozen", "page", float(h.same), 0.0, words, "warning", True))
         return found
@@ -152,6 +150,20 @@ class InvariantsMember:
         """Take up a dumped state."""
         self._stuck = dict(state["stuck"])
         self._gpus = {key: msgspec.convert(value, _GpuState) for key, value in state["gpus"].items()}
+
+
+def _stuck_page(h: Health, ticks: int) -> bool:
+    return h.lively and h.same >= ticks and h.role != "gpu"  # an idle GPU's numbers may well stand still
+
+
+def _must_move(h: Health, seen: Observation, ticks: int) -> bool:
+    """Whether something is known to happen on this target. One idle replica of several may just be out of traffic."""
+    if h.role == "gateway":
+        return True  # its own uptime is on its page
+    if h.role == "app":
+        return seen.arrivals > 0
+    pool = [o for o in seen.replicas if o.version == h.version and o.up]
+    return h.version is not None and seen.pool(h.version, "requests") >= 1.0 and all(o.same >= ticks for o in pool)
 
 
 def _down(h: Health, never: bool) -> Violation:

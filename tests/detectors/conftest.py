@@ -17,6 +17,7 @@ from detectors.models_store import Models
 from detectors.pipeline import Output, Pipeline
 from detectors.settings import DetectSettings
 from detectors.training import train
+from trimtab import codec
 from trimtab.messages import Finding, Score, Snapshot
 
 FLEET = "intent"
@@ -53,7 +54,9 @@ class Replica:
 
     def restart(self) -> None:
         """A new process under the same name: counters begin at 0."""
-        self.success = self.failure = self.executions = self.request_us = self.queue_us = self.infer_us = self.confidence_sum = 0.0
+        self.success = self.failure = self.executions = self.request_us = self.queue_us = self.infer_us = self.confidence_sum = (
+            0.0
+        )
 
     def page(self) -> dict[str, float | None]:
         label = f'{{model="intent",version="{self.version}"}}'
@@ -76,7 +79,9 @@ class Replica:
 class World:
     """A fleet behind a gateway, scraped once per tick into a pipeline; times are those of the world, not of the test."""
 
-    def __init__(self, replicas: list[Replica], rate: float = 20.0, seed: int = 0, gpus: bool = True, others: bool = True) -> None:
+    def __init__(
+        self, replicas: list[Replica], rate: float = 20.0, seed: int = 0, gpus: bool = True, others: bool = True
+    ) -> None:
         self.replicas = {r.name: r for r in replicas}
         self.rate, self.gpus, self.others = rate, gpus, others
         self.rng = np.random.default_rng(seed)
@@ -98,6 +103,8 @@ class World:
         """One second of traffic."""
         arrivals = int(self.rng.poisson(self.rate))
         self.arrived += arrivals
+        for r in self.replicas.values():
+            r.pending = 0.0 if r.weight == 0 else r.pending
         serving = [r for r in self.replicas.values() if r.state != "starting" and r.weight > 0]
         total = sum(r.weight for r in serving)
         shares = self.rng.multinomial(arrivals, [r.weight / total for r in serving]) if total else []
@@ -117,6 +124,7 @@ class World:
             c["5"] += n
             c["error"] += n
             return
+        r.pending = 0.0
         if not n:
             return
         failed = int(self.rng.binomial(n, r.failing))
@@ -249,6 +257,8 @@ class World:
         return self.findings[first:]
 
     def _keep(self, output: Output) -> None:
+        for message in (*output.scores, *output.findings):
+            assert codec.decode_as(type(message), codec.encode(message)) == message
         self.scores += output.scores
         self.findings += output.findings
 
