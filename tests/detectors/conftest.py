@@ -5,9 +5,8 @@ Requests are drawn (Poisson), served at a latency with noise, counted into cumul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -300,8 +299,3 @@ def recording() -> list[Snapshot]:
 def models(recording: list[Snapshot], settings: DetectSettings) -> Models:
     """Really trained, once per session."""
     return train(recording, FLEET, settings, lambda step, share: None)
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
