@@ -46,6 +46,9 @@ class Ticker:
         if not math.isfinite(snapshot.time) or snapshot.time > now + self.future:
             self.rejected_future += 1
             return []
+        if snapshot.time < 0:  # a broken clock, not an old page
+            self.late += 1
+            return []
         tick = math.floor(snapshot.time / self.interval)
         if self.closed is not None and tick <= self.closed:
             self.late += 1

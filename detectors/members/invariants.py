@@ -24,6 +24,7 @@ What = Literal["down", "hang", "stuck", "frozen", "reset", "range", "xid", "gpu_
 NEVER_SECONDS = 90.0  # a model that has not loaded by then will not
 DRAINED_TICKS = 5  # a replica that served nothing before it went was probably stopped on purpose
 STUCK_TICKS = 3
+XID_END = 10_000  # NVIDIA's codes lie far below: anything else on the page is garbage, not an error of the GPU
 _TIMEOUT = ("timeout", "timed out", "deadline", "never answer", "no answer")
 
 
@@ -118,7 +119,7 @@ class InvariantsMember:
     def _gpu(self, gpu: Gpu) -> list[Violation]:
         state = self._gpus.setdefault(f"{gpu.target}/{gpu.gpu}", _GpuState())
         target, found = gpu.pod or gpu.target, []
-        if "gpu_xid" in gpu.values:
+        if 0 <= gpu.values.get("gpu_xid", -1.0) < XID_END:
             code = int(gpu.values["gpu_xid"])
             if state.xid is not None and code != state.xid:
                 state.new_xid = code
