@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embedded import broker, java, ports
+from embedded import broker, export_model, java, ports
 from embedded.gateway_files import GatewayFiles
 from embedded.host.state import GPU_SLOTS
 from embedded.host.targets import Target, TargetsFile
@@ -51,12 +51,14 @@ class Parts:
 
     def exported(self, adapter: int) -> Path:
         """The folder of an exported adapter, exported first if need be."""
-        result = self._folder / f"exported-{adapter}"
-        argv = [sys.executable, "-m", "embedded.export_model", str(adapter), str(java.cache_folder() / "models"), str(result)]
+        cache = java.cache_folder() / "models"
+        if (folder := export_model.exported(adapter, cache)) is not None:
+            return folder
+        argv = [sys.executable, "-m", "embedded.export_model", str(adapter), str(cache)]
         process = self._supervisor.spawn(ProcessSpec(f"export-{adapter}", argv))
-        if process.wait_ended() != 0:
+        if process.wait_ended() != 0 or (folder := export_model.exported(adapter, cache)) is None:
             raise ProcessFailed(f"The model could not be exported.{process.last_lines()}")
-        return Path(result.read_text())
+        return folder
 
     def kafka(self) -> None:
         """The broker, and then its topics."""
