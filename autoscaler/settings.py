@@ -190,7 +190,9 @@ class AutoscaleSettings(Section, name="autoscale"):
     quarantines_per_window: int = Field(
         3, ge=1, description="Most quarantines within quarantine_window_seconds. 3: replacing more does not cure anything."
     )
-    quarantine_window_seconds: float = Field(600.0, gt=0, description="Window of that budget, in seconds.")
+    quarantine_window_seconds: float = Field(
+        600.0, gt=0, description="Window of that budget, in seconds. 600: long enough to notice that replacing does not help."
+    )
     release_after_seconds: float = Field(
         60.0, ge=0, description="A quarantined replica whose finding resolved is released after this many seconds of good health."
     )

@@ -28,12 +28,17 @@ def ceiling(spec: FleetSpec, rollout: Rollout, settings: AutoscaleSettings) -> i
     return most + max(1, math.ceil(most * settings.rollout_extra_ratio))
 
 
-def candidate_size(rollout: Rollout, need: int, settings: AutoscaleSettings) -> int:
-    """Replicas of the canary pool: enough for the share that comes next."""
+def candidate_size(rollout: Rollout, need: int, size: int, settings: AutoscaleSettings) -> int:
+    """Replicas of the canary pool: enough for the share that comes next, and as many per request as the pool beside it has.
+
+    Otherwise a stable pool that is still large after a surge would make every canary look slow.
+    """
     steps = settings.canary_weights
     if rollout.phase is Phase.STARTING:
-        return _share(need, steps[0])
-    return _share(need, steps[rollout.step + 1]) if rollout.step + 1 < len(steps) else need
+        return _share(max(need, size), steps[0])
+    if rollout.step + 1 < len(steps):
+        return _share(max(need, size), steps[rollout.step + 1])
+    return max(need, _share(size, steps[-1]))
 
 
 def pool_sizes(
@@ -48,7 +53,7 @@ def pool_sizes(
         previous = min(max(before.get(rollout.previous, size), _share(need, share[rollout.previous])), most - size)
         return {rollout.stable: size, rollout.previous: max(1, previous)}
     if rollout.candidate is not None:
-        wanted = max(candidate_size(rollout, need, settings), before.get(rollout.candidate, 0))
+        wanted = max(candidate_size(rollout, need, size, settings), before.get(rollout.candidate, 0))
         serving = max(_share(need, share[rollout.stable]), min(size, most - wanted))
         return {rollout.stable: min(serving, size), rollout.candidate: max(1, min(wanted, most - min(serving, size)))}
     return {rollout.stable: size}

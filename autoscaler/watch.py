@@ -113,7 +113,7 @@ def _harmed(memory: PolicyMemory, rollout: Rollout, view: View, settings: Autosc
 def _late(memory: PolicyMemory, rollout: Rollout, view: View, settings: AutoscaleSettings) -> Seen | None:
     waited = view.now - rollout.since
     ready = view.ready(rollout.candidate)
-    enough = ready > 0 if view.need is None else ready >= candidate_size(rollout, view.need, settings)
+    enough = ready > 0 if view.need is None else ready >= _wanted(memory, view.need, settings)
     if waited <= settings.start_deadline_seconds or enough:
         return None
     return Seen(Event.LATE, f"version {rollout.candidate} was not ready after {waited:.0f} s", [f"waited={waited:.0f}"], {})
@@ -122,10 +122,14 @@ def _late(memory: PolicyMemory, rollout: Rollout, view: View, settings: Autoscal
 def _ready(memory: PolicyMemory, rollout: Rollout, view: View, settings: AutoscaleSettings) -> Seen | None:
     if view.blind or view.need is None:
         return None
-    ready, wanted = view.ready(rollout.candidate), candidate_size(rollout, view.need, settings)
+    ready, wanted = view.ready(rollout.candidate), _wanted(memory, view.need, settings)
     if ready < wanted:
         return None
     return Seen(Event.READY, f"{ready} replicas of version {rollout.candidate} are ready", [], {})
+
+
+def _wanted(memory: PolicyMemory, need: int, settings: AutoscaleSettings) -> int:
+    return candidate_size(memory.rollout, need, memory.size or need, settings)
 
 
 def _step(memory: PolicyMemory, rollout: Rollout, view: View, settings: AutoscaleSettings) -> Seen | None:
@@ -133,7 +137,7 @@ def _step(memory: PolicyMemory, rollout: Rollout, view: View, settings: Autoscal
     if view.blind or view.need is None or rollout.canary is None or rollout.step + 1 >= len(settings.canary_weights):
         return None
     answered = rollout.canary.streams["error"].canary_total
-    enough = view.ready(rollout.candidate) >= candidate_size(rollout, view.need, settings)
+    enough = view.ready(rollout.candidate) >= _wanted(memory, view.need, settings)
     if view.now - rollout.since < settings.step_seconds or answered == 0 or not enough:
         return None
     return Seen(Event.STEP, f"no harm seen in {answered} requests", [], dict(view.verdict.numbers) if view.verdict else {})
@@ -144,7 +148,7 @@ def _fine(memory: PolicyMemory, rollout: Rollout, view: View, settings: Autoscal
     early = view.now - rollout.since < settings.step_seconds
     if view.blind or view.need is None or view.verdict is None or view.verdict.kind != "fine" or not last or early:
         return None
-    if view.ready(rollout.candidate) < view.need:
+    if view.ready(rollout.candidate) < _wanted(memory, view.need, settings):
         return None
     return Seen(Event.FINE, view.verdict.reason, [], dict(view.verdict.numbers))
 

@@ -151,3 +151,25 @@ def test_an_autoscaler_without_its_memory_takes_over_what_runs(simulation: Make)
     world.pending_specs = [world.spec]
     world.run(60, until=lambda: bool(world.did("promote")))
     assert world.memory.rollout.stable == 2
+
+
+def test_a_canary_beside_an_oversized_pool_gets_as_many_replicas_per_request(simulation: Make) -> None:
+    world = simulation(rate=80.0)
+    world.run(40)
+    world.rate = 20.0
+    world.run(10)
+    assert world.memory.size == 4  # the window of scaling down has not passed
+    world.release(2)
+    world.run(60, until=lambda: bool(world.did("promote")))
+    pools = {pool.version: pool.replicas for pool in world.memory.plan.pools}
+    assert pools[2] == 2 and sum(pools.values()) <= 6
+
+
+def test_a_fleet_of_one_replica_rolls_out_as_well(simulation: Make, behaviour: Any) -> None:
+    world = simulation(rate=15.0)
+    world.change(min_replicas=1)
+    world.run(40)
+    world.release(2)
+    assert world.run(60, until=lambda: bool(world.did("promote"))) <= 45
+    world.release(3, behaviour(latency_ms=220))
+    assert world.run(60, until=lambda: bool(world.did("rollback"))) <= 20
