@@ -179,9 +179,8 @@ def test_stop_ends_stubborn_trees_and_stopped_processes(tmp_path: Path) -> None:
         stubborn = supervisor.spawn(ProcessSpec("stubborn", python(STUBBORN), env=os.environ | {"MARK": mark}, stop_timeout=0.3))
         assert wait_for(lambda: "grandchild" in stubborn.last_lines())
         frozen = supervisor.spawn(ProcessSpec("frozen", python("import time; time.sleep(600)"), env=os.environ | {"MARK": mark}))
-        frozen.wait_ready()
+        assert wait_for(lambda: len(with_mark(mark)) == 3)
         frozen.signal_tree(signal.SIGSTOP)
-        assert len(with_mark(mark)) == 3
     assert with_mark(mark) == []
     assert frozen.state == "stopped"
 
