@@ -17,6 +17,12 @@ def completed(folder: Path) -> list[Path]:
     return [metadata.parent for metadata in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
+def set_aside(checkpoint: Path) -> None:
+    """It is not found any more; its files stay for whoever wants to look."""
+    metadata = checkpoint / "_metadata"
+    metadata.rename(metadata.with_name("_metadata.unusable"))
+
+
 def _begins_well(metadata: Path) -> bool:
     try:
         with metadata.open("rb") as file:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,6 @@ from trimtab.errors import Unavailable
 log = logging.getLogger(__name__)
 
 NAME = "trimtab-detectors"
-_TRIES = 3
-"""How many checkpoints are tried before the job starts without one."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,25 @@ def run(service: Service) -> None:
         signal.signal(number, _stop)
     # Known in advance, because the API is asked why a restore failed.
     flink = replace(service.flink, rest_port=service.flink.rest_port or _free_port())
+    again = False
     try:
         _wait_for_topics(service.bus)
-        for restore in [*checkpoints.completed(flink.checkpoints)[:_TRIES], None]:
-            log.info("starting the job %s", f"from {restore}" if restore else "without a checkpoint")
-            state.restored = str(restore) if restore else None
-            try:
-                _run_job(replace(service, flink=flink), restore, state)
-            except _CannotRestore as error:
-                log.error("checkpoint %s cannot be used (%s); going on with an older one or Kafka's offsets", restore, error)
+        restore = next(iter(checkpoints.completed(flink.checkpoints)), None)
+        log.info("starting the job %s", f"from {restore}" if restore else "without a checkpoint")
+        state.restored = str(restore) if restore else None
+        try:
+            _run_job(replace(service, flink=flink), restore, state)
+        except _CannotRestore as error:
+            assert restore is not None
+            log.error("checkpoint %s cannot be used (%s); going on with an older one or Kafka's offsets", restore, error)
+            checkpoints.set_aside(restore)
+            again = True
     finally:
         server.shutdown()
         _end_children()
+    if again:
+        # Flink's JVM may not have survived, and PyFlink starts but one per process.
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606
 
 
 def _stop(*_: object) -> None:
