@@ -1,14 +1,15 @@
 """A leash: the tiny parent of one child process, which leaves nothing behind when the supervisor goes.
 
 Run as a script with only the standard library (``python -I -S leash.py``). Its standard input is a pipe from the supervisor:
-first one JSON line ``{"argv", "env", "cwd", "log"}``, then commands ``stop SECONDS``. When that pipe ends, for whatever reason
-(Ctrl-C, a crash, ``kill -9``), every descendant is killed, also those in sessions of their own: as the subreaper of its
-descendants the leash stays their ancestor when they daemonise. Its standard output says ``pid N`` once. It exits with the
-child's exit code, or 128 + signal.
+first one JSON line ``{"argv", "env", "cwd", "log", "leftovers"}``, then commands ``stop SECONDS``. When that pipe ends, for
+whatever reason (Ctrl-C, a crash, ``kill -9``), every descendant is killed, also those in sessions of their own: as the
+subreaper of its descendants the leash stays their ancestor when they daemonise. Its standard output says ``pid N`` once. It
+exits with the child's exit code, or 128 + signal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -109,6 +110,16 @@ def sweep() -> None:
     reap(0)
 
 
+def clean_up(leftovers: list[str]) -> None:
+    """Remove the files whose paths begin with one of `leftovers`: shared memory that a killed process could not remove."""
+    for prefix in leftovers:
+        folder, start_of_name = os.path.split(prefix)
+        for name in os.listdir(folder):  # noqa: PTH208 - as above
+            if start_of_name and name.startswith(start_of_name):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))  # noqa: PTH108, PTH118 - as above
+
+
 def main() -> int:
     """Start the child, wait for its end or for the supervisor's, and leave nothing behind."""
     wake_read, wake_write = os.pipe()
@@ -127,7 +138,8 @@ def main() -> int:
             return 0  # the supervisor went before it asked for anything
         received += more
     line, received = received.split(b"\n", 1)
-    child = start(json.loads(line), os.getpid())
+    spec = json.loads(line)
+    child = start(spec, os.getpid())
     os.write(1, f"pid {child}\n".encode())
     os.close(1)
 
@@ -163,6 +175,7 @@ def main() -> int:
             send(descendants(os.getpid()), signal.SIGKILL)
             deadline = time.monotonic() + 0.02
     sweep()
+    clean_up(spec["leftovers"])
     return code if code >= 0 else 128 - code
 
 

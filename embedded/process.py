@@ -49,7 +49,8 @@ class ProcessSpec:
     `ready` is a URL that answers 200 or a function that returns True once the process serves; None: ready when started.
     Not ready within `ready_timeout` seconds, it is killed and has failed. `restart="on_failure"` starts it again, at most
     `restart_limit` times in all, after 0.5 s, 1 s, 2 s, ...; a process that ended with 0 is never started again.
-    `stop_timeout`: seconds between SIGTERM and SIGKILL. `env` is the whole environment (None: this process's own).
+    `stop_timeout`: seconds between SIGTERM and SIGKILL. `leftovers`: files whose paths begin so are removed when it has ended,
+    however it did. `env` is the whole environment (None: this process's own).
     """
 
     name: str
@@ -62,7 +63,7 @@ class ProcessSpec:
     restart_limit: int = 3
     stop_timeout: float = 5.0
     after: tuple[str, ...] = ()
-    ports: tuple[int, ...] = ()
+    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,13 @@ class Process:
                     start_new_session=True,
                 )
             environment = dict(os.environ if self.spec.env is None else self.spec.env) | {MARK: self._mark()}
-            order = {"argv": self.spec.argv, "env": environment, "cwd": str(self.spec.cwd or Path.cwd()), "log": str(self.log)}
+            order = {
+                "argv": self.spec.argv,
+                "env": environment,
+                "cwd": str(self.spec.cwd or Path.cwd()),
+                "log": str(self.log),
+                "leftovers": self.spec.leftovers,
+            }
             self._tell_leash(json.dumps(order) + "\n")
             assert leash.stdout is not None
             answer = leash.stdout.readline().split()

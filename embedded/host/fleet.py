@@ -38,8 +38,9 @@ class ServingProcess(Protocol):
     def ready_url(self) -> str: ...
     @property
     def metrics_url(self) -> str: ...
-    def clean_up(self) -> None:
-        """Remove what a killed process leaves outside of its folder."""
+    @property
+    def shm_prefix(self) -> str:
+        """How the names of its shared memory begin."""
 
 
 @dataclass(frozen=True)
@@ -210,18 +211,13 @@ class FleetHost:
                 ready=serving.ready_url,
                 ready_timeout=self._ready_timeout,
                 stop_timeout=self._stop_timeout,
+                leftovers=(f"/dev/shm/{serving.shm_prefix}",),  # noqa: S108 - where shared memory is
             )
-            process = self._supervisor.spawn(spec, lambda event: self._hear(event, attempt, serving))
+            process = self._supervisor.spawn(spec, lambda event: self._inbox.put((event, attempt)))
         except Exception as error:  # a version that is not there, a full disk: the replica's failure, not the host's
             self._state = self._state.with_replica(replica.after("ended", time.time(), str(error)))
             return
         self._running[replica.name] = _Running(process, serving, given, attempt)
-
-    def _hear(self, event: Event, attempt: int, serving: ServingProcess) -> None:
-        """Called by the process's watching thread, which may hold locks: takes none."""
-        if event.kind in ("exited", "stopped"):
-            serving.clean_up()
-        self._inbox.put((event, attempt))
 
     def _route(self, plan: FleetPlan) -> None:
         """Write the gateway's endpoints and weights when they changed, then note who is in traffic."""

@@ -33,10 +33,7 @@ class FakeProcess:
     ready_url: str
     metrics_url: str
     env: Mapping[str, str] = field(default_factory=dict)
-    cleaned: bool = False
-
-    def clean_up(self) -> None:
-        self.cleaned = True
+    shm_prefix: str = "trimtab_fake_"
 
 
 def make(name: str, version: int, given: Ports) -> FakeProcess:

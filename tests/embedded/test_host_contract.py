@@ -24,6 +24,7 @@ FAKE = Path(__file__).with_name("fake_replica.py")
 class FakeProcess:
     given: Ports
     env: dict[str, str] = field(default_factory=dict)
+    shm_prefix: str = "trimtab_fake_"
 
     @property
     def argv(self) -> list[str]:
@@ -36,9 +37,6 @@ class FakeProcess:
     @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.given.metrics}/metrics"
-
-    def clean_up(self) -> None:
-        pass
 
 
 class TestFleetHost(ActuatorContract):

@@ -185,6 +185,20 @@ def test_stop_ends_stubborn_trees_and_stopped_processes(tmp_path: Path) -> None:
     assert frozen.state == "stopped"
 
 
+def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
+    mine, other = tmp_path / "region-a-1", tmp_path / "region-b-1"
+    for file in (mine, other):
+        file.touch()
+    with Supervisor(tmp_path / "logs") as supervisor:
+        spec = ProcessSpec("killed", python("import time; time.sleep(600)"), leftovers=(str(tmp_path / "region-a"),))
+        process = supervisor.spawn(spec)
+        process.wait_ready()
+        process.signal_tree(signal.SIGKILL)
+        assert process.wait_ended(10) == 128 + signal.SIGKILL
+    assert not mine.exists()
+    assert other.exists()
+
+
 PARENT = """
 import os, sys, time
 from pathlib import Path
@@ -214,13 +228,18 @@ def test_nothing_is_left_however_the_supervisor_ends(tmp_path: Path, how: str) -
         stderr=subprocess.DEVNULL,
     )
     assert parent.stdout is not None
-    assert parent.stdout.readline() == b"up\n"
-    if how in ("kill", "interrupt"):
-        assert len(with_mark(mark)) >= 5  # the parent, two children, two grandchildren
-        parent.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
-    parent.wait()
-    parent.stdout.close()
-    assert wait_for(lambda: with_mark(mark) == []), with_mark(mark)
+    try:
+        assert parent.stdout.readline() == b"up\n"
+        if how in ("kill", "interrupt"):
+            # The parent, two children, two grandchildren.
+            assert wait_for(lambda: len(with_mark(mark)) >= 5), with_mark(mark)
+            parent.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
+        parent.wait(30)
+        assert wait_for(lambda: with_mark(mark) == []), with_mark(mark)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
 
 
 def test_a_killed_leash_takes_its_tree_with_it(tmp_path: Path) -> None:
