@@ -31,6 +31,7 @@ KEEP: dict[str, tuple[str, ...]] = {
         "envoy_http_downstream_rq_xx",
         "envoy_http_downstream_cx_active",
         "envoy_server_live",
+        "envoy_server_uptime",
     ),
     "gpu": ("DCGM_", "trimtab_gpu_"),
     "app": ("trimtab_",),
