@@ -45,7 +45,7 @@ def test_an_unknown_command_is_refused_in_words() -> None:
 
 
 def test_an_error_of_ours_is_one_line_and_exit_code_2(tmp_path: object) -> None:
-    answer = run("collect", "--config", f"{tmp_path}/absent.yaml")
+    answer = run("collect", "--targets", "targets.json", "--config", f"{tmp_path}/absent.yaml")
     assert answer.returncode == 2
     assert "Traceback" not in answer.stderr
     assert "absent.yaml" in answer.stderr
