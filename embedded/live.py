@@ -57,7 +57,7 @@ def _bar(share: float) -> str:
 def frame(scenario: Scenario, seed: int, stage: Stage, recording: Recording, now: float) -> RenderableType:
     """The whole view at unix time `now`."""
     layout = Layout()
-    layout.split_column(Layout(name="head", size=4), Layout(name="middle", size=14), Layout(name="log", minimum_size=5))
+    layout.split_column(Layout(name="head", size=4), Layout(name="middle"), Layout(name="log"))
     layout["head"].update(head(scenario, seed, stage, now))
     layout["middle"].split_row(Layout(name="traffic", ratio=5), Layout(name="fleet", ratio=6))
     layout["traffic"].update(Panel(Group(*_traffic(recording, now), *_scores(recording, now)), title="traffic and scores"))
@@ -130,7 +130,7 @@ def _scores(recording: Recording, now: float) -> list[RenderableType]:
     table.add_column(width=18, no_wrap=True)
     table.add_column(width=12)
     table.add_column(ratio=1, no_wrap=True)
-    for detector, ranked in scores.items():
+    for detector, ranked in sorted(scores.items(), key=lambda item: -item[1][0].score):
         top = ranked[0]
         style = "red" if top.score > 0.999 else "yellow" if top.score > 0.99 else "green"
         table.add_row(detector, Text("█" * round(top.score * 10), style), f"{top.score:.4f} {top.target}")

@@ -12,7 +12,7 @@ from embedded.report.svg import Axis, Panel, draw, el
 from embedded.scenario import Scenario
 
 WIDTH = 1200
-_LEFT, _RIGHT = 70, 1184
+_LEFT, _RIGHT = 104, 1184
 _LANE = 21
 _BETWEEN = 34
 

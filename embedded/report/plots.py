@@ -160,7 +160,8 @@ def _stacked(
 
 
 NINES = 4.0
-"""The score axis counts nines: 0.9 is one, 0.999 three; equal steps are equal evidence. It ends at this many."""
+"""A score is drawn by its nines: 0.9 is one, 0.999 three; equal heights are equal evidence. A full row is this many."""
+_ROW = 22
 
 
 def nines(score: float) -> float:
@@ -168,19 +169,28 @@ def nines(score: float) -> float:
     return min(-math.log10(max(1.0 - score, 1e-12)), NINES) if score > 0 else 0.0
 
 
-def _score(count: float) -> str:
-    return f"{1 - 10**-count:.4f}"
-
-
 def _scores(recording: Recording, zero: float) -> Panel:
+    """One row per detector: how unusual it found the most unusual target in each second."""
     highest: dict[str, dict[int, float]] = {}
     for score in recording.scores:
         by_second = highest.setdefault(score.detector, {})
         second = math.floor(score.time)
         by_second[second] = max(score.score, by_second.get(second, 0.0))
-    series = [
-        Series(detector.replace("_", " "), f"d{i % 8}", [(t - zero, nines(v)) for t, v in sorted(values.items())])
-        for i, (detector, values) in enumerate(sorted(highest.items()))
-    ]
-    ticks = [(0.0, "0"), (1.0, "0.9"), (2.0, "0.99"), (3.0, "0.999"), (4.0, "0.9999")]
-    return Panel("scores: how unusual the most unusual target looks to each detector", series, NINES * 1.05, ticks, say=_score)
+    series: list[Series] = []
+    ticks: list[tuple[float, str]] = []
+    for row, (detector, values) in enumerate(sorted(highest.items(), reverse=True)):
+        points = [(t - zero, row + _SHARE * nines(v) / NINES) for t, v in sorted(values.items())]
+        name = detector.replace("_", " ")
+        series.append(Series(name, "score", points, "band", [float(row)] * len(points), legend=False))
+        ticks.append((float(row), name))
+    title = "scores: how unusual the most unusual target looks to each detector (a full row: 0.9999)"
+    rows = max(len(series), 1)
+    return Panel(title, series, float(rows), ticks, height=_ROW * rows, say=_said)
+
+
+_SHARE = 0.85
+"""The share of a row that a full score fills, so that rows stay apart."""
+
+
+def _said(height: float) -> str:
+    return f"{1 - 10 ** (-height / _SHARE * NINES):.4f}"
