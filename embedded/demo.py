@@ -114,7 +114,7 @@ class _Demo:
     def _start(self) -> Recorder:
         self._view.stage("starting Kafka, Flink, Triton, Envoy and the autoscaler")
         self._stack.start()
-        recorder = Recorder(self._stack.bus(), self._scenario.spec(), self._folder / "records.jsonl.gz")
+        recorder = Recorder(self._stack.bus(), self._scenario.spec(), self._folder / "records.jsonl")
         recorder.start()
         self._recorder = recorder
         self._view.attach(recorder)

@@ -26,7 +26,7 @@ def play(
     autoscaler start here; real inference traffic flows; the scenario's
     events happen; and then it says which of its expectations held.
 
-    The results folder gets summary.json, events.jsonl, records.jsonl.gz
+    The results folder gets summary.json, events.jsonl, records.jsonl
     (for `trimtab replay`) and report.html.
 
     Exit code: 0 every expectation held, 1 one was missed, 2 the scenario

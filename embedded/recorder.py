@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ _LAST_SECONDS = 2.0
 class Recorder:
     """A thread with a consumer of its own on all topics, from the earliest record on; it commits nothing.
 
-    `records.jsonl.gz` gets one line per record: ``{"topic", "partition", "offset", "time", "message"}``: everything but
+    `records.jsonl` gets one line per record: ``{"topic", "partition", "offset", "time", "message"}``: everything but
     scores, models and the telemetry of replicas and GPUs, which a replay of decisions does not read.
     """
 
@@ -68,7 +67,7 @@ class Recorder:
         try:
             consumer = self._bus.consumer(list(TOPICS), group=None)
             try:
-                with gzip.open(self._records, "wb", compresslevel=5) as file:
+                with self._records.open("wb") as file:
                     last: float | None = None
                     while True:
                         if last is None and self._stopping.is_set():

@@ -121,7 +121,7 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path: Path) -> None:
     view = View(console, TOUR, 7, as_lines=False)
     view.start()
     view.line("kafka started")
-    recorder = Recorder(MemoryBus(), TOUR.spec(), tmp_path / "records.jsonl.gz")
+    recorder = Recorder(MemoryBus(), TOUR.spec(), tmp_path / "records.jsonl")
     recorder.note("process", "collect ready")
     recorder.clock_starts(time.time() - 12.0)
     recorder.note("decision", "scale: replicas 1 → replicas 3. " + "because " * 20)

@@ -1,6 +1,5 @@
 """Recording a run: what is folded from the topics, and what is kept for a replay."""
 
-import gzip
 import json
 import math
 from pathlib import Path
@@ -177,14 +176,14 @@ def test_the_recorder_reads_all_from_the_beginning_and_keeps_what_a_replay_needs
         producer.send(topic, message)
     bus.append(DECISIONS, b"not a decision")
     producer.flush()
-    recorder = Recorder(bus, SPEC, tmp_path / "records.jsonl.gz")
+    recorder = Recorder(bus, SPEC, tmp_path / "records.jsonl")
     recorder.clock_starts(100.0)
     recorder.start()
     recorder.note("scenario", "it begins", event=0)
     found = recorder.stop()
     assert recorder.error is None
     assert {note.kind for note in found.notes} == {"scenario", "finding", "decision", "state"}
-    lines = [json.loads(line) for line in gzip.decompress((tmp_path / "records.jsonl.gz").read_bytes()).splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_bytes().splitlines()]
     assert sorted(line["topic"] for line in lines) == sorted([FLEETS, FINDINGS, DECISIONS, STATES, TELEMETRY, TELEMETRY])
     assert {line["message"].get("role") for line in lines if line["topic"] == TELEMETRY} == {"app", "gateway"}
     decided = next(line for line in lines if line["topic"] == DECISIONS)
@@ -192,7 +191,7 @@ def test_the_recorder_reads_all_from_the_beginning_and_keeps_what_a_replay_needs
 
 
 def test_a_recorder_that_cannot_write_says_so_and_stops(tmp_path: Path) -> None:
-    recorder = Recorder(MemoryBus(), SPEC, tmp_path / "no-such-folder" / "records.jsonl.gz")
+    recorder = Recorder(MemoryBus(), SPEC, tmp_path / "no-such-folder" / "records.jsonl")
     recorder.start()
     found = recorder.stop()
     assert recorder.error is not None and "no-such-folder" in recorder.error

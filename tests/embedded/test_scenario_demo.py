@@ -118,7 +118,7 @@ def test_a_run_in_which_everything_held(stack: type[MemoryStack], tmp_path: Path
     assert [expectation["held"] for expectation in read["expectations"]] == [True, True]
     assert read["figures"]["client_error_ratio"] == 0 and read["figures"]["peak_memory_bytes"] == 4_000
     assert read["figures"]["quarantine_s"] is None
-    for name in ("report.html", "events.jsonl", "records.jsonl.gz", "traffic-plan.json"):
+    for name in ("report.html", "events.jsonl", "records.jsonl", "traffic-plan.json"):
         assert (tmp_path / "out" / name).stat().st_size > 0
     said = capsys.readouterr().out
     assert "version 2 is released; it is slow by 200 ms" in said and "rollback version 2. slower" in said and "held" in said

@@ -60,7 +60,7 @@ class Actors:
 
 def played(actors: Actors, tmp_path: Path, seed: int = 1) -> tuple[Player, Recorder]:
     scenario = Scenario.model_validate(QUICK)
-    recorder = Recorder(MemoryBus(), scenario.spec(), tmp_path / "records.jsonl.gz")
+    recorder = Recorder(MemoryBus(), scenario.spec(), tmp_path / "records.jsonl")
     zero = time.time()
     recorder.clock_starts(zero)
     player = Player(scenario, seed, actors, recorder)
