@@ -32,7 +32,7 @@ check: setup
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) lint-imports
-	$(RUN) pytest -m "not integration and not e2e"
+	$(RUN) pytest -n 2 --dist loadfile -m "not integration and not e2e"
 
 test: check
 	$(RUN) pytest -m integration

@@ -12,9 +12,10 @@ class DetectSettings(Section, name="detect"):
 
     interval: float = Field(1.0, gt=0, description="length of a tick in seconds; the interval of the scrapes")
     grace: float = Field(
-        0.6,
+        0.9,
         ge=0,
-        description="seconds after a tick's end to wait for silent targets; a 0.8 s scrape deadline fits",
+        description="seconds after a tick's end to wait for silent targets; a scrape that ran into its 0.8 s deadline on a busy "
+        "machine must still be in time, else a replica that hangs is not seen",
     )
     future: float = Field(5.0, gt=0, description="a snapshot more seconds ahead of the clock is rejected: clocks drift by less")
     forget_ticks: int = Field(

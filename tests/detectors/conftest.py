@@ -285,7 +285,7 @@ def named() -> Callable[[list[Finding]], set[tuple[str, str | int | None]]]:
 
 @pytest.fixture(scope="session")
 def settings() -> DetectSettings:
-    return DetectSettings()
+    return DetectSettings(grace=0.6)  # in the stories 0.9 s pass from the start of a scrape to the next look
 
 
 @pytest.fixture(scope="session")

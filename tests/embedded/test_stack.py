@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ import pytest
 from embedded.stack import Stack
 from embedded.status import last_decisions, statuses
 from serving_stack.fault import Fault
-from trimtab.errors import Missing
+from trimtab.errors import Missing, Unavailable
 from trimtab.messages import TELEMETRY, FleetSpec, Snapshot
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -88,6 +89,25 @@ def test_status_finds_it(stack: Stack) -> None:
     assert stack.peak_memory_bytes > 500_000_000
 
 
+def test_a_broker_killed_in_the_middle_of_the_run_loses_no_scrape(stack: Stack) -> None:
+    killed = time.time()
+    stack.supervisor.process("kafka").signal_tree(signal.SIGKILL)
+    times: list[float] = []
+    end = time.monotonic() + 90
+    while (not times or max(times) < killed + 15) and time.monotonic() < end:
+        try:
+            consumer = stack.bus().consumer([TELEMETRY], group=None)
+        except Unavailable:
+            continue  # still away
+        for _ in range(5):
+            messages = [record.message for record in consumer.poll(1.0)]
+            times += [m.time for m in messages if isinstance(m, Snapshot) and m.target == "gateway" and m.time > killed - 5]
+        consumer.close()
+    around = sorted(set(times))
+    assert around[-1] > killed + 15, "telemetry did not come back"
+    assert max(after - before for before, after in pairwise(around)) < 2.5, "scrapes made while the broker was away are missing"
+
+
 def test_a_hanging_replica_still_lets_clients_be_answered(stack: Stack) -> None:
     sick = stack.serving()[0]
     stack.inject("hang", sick)
@@ -111,6 +131,7 @@ def test_a_crashing_release_is_decided_on_and_never_promoted(stack: Stack) -> No
     traffic.stop()
     summary = json.loads((stack.folder / "traffic-summary.json").read_text())
     assert summary["sent"] > 0
+    assert summary["ok"] > 0.8 * summary["sent"]  # real answers, right ones, even beside a version that crashes
 
 
 def test_up_stops_cleanly_on_ctrl_c_and_a_second_stack_runs_beside_it(stack: Stack, tmp_path: Path) -> None:
