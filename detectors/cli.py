@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import typer
@@ -45,10 +44,11 @@ def detect_run(
     from detectors.settings import DetectSettings
     from trimtab import settings
     from trimtab.bus import BusSettings
+    from trimtab.cache import cache_folder
 
     service.set_up_logging()
     bus = settings.load(BusSettings, config)
-    cache = Path(os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab")
+    cache = cache_folder()
     service.run(
         service.Service(
             bus=bus.model_copy(update={"bootstrap": kafka}) if kafka else bus,

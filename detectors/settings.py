@@ -24,9 +24,6 @@ class DetectSettings(Section, name="detect"):
     restart_grace: float = Field(
         10.0, ge=0, description="seconds after a start in which silence is no evidence: the backlog is still coming"
     )
-    starting: float = Field(
-        5.0, ge=0, description="seconds after its first scrape in which a replica that never answered is starting, not broken"
-    )
     repeat: float = Field(5.0, gt=0, description="seconds between two messages of a finding that goes on")
     down_ticks: int = Field(2, ge=1, description="failed scrapes in a row that make a replica broken; one may be bad luck")
     gap_share: float = Field(0.6, gt=0, le=1, description="share of targets failing in one tick that makes it a telemetry gap")

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from embedded import java
+from trimtab.cache import cache_folder
 from trimtab.errors import TrimtabError
 
 DISK_NEEDED_BYTES = 3_000_000_000
@@ -70,7 +71,7 @@ def _memory() -> Iterator[Check]:
 
 
 def _disk() -> Iterator[Check]:
-    folder = java.cache_folder()
+    folder = cache_folder()
     at = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(at).free
     good = free >= DISK_NEEDED_BYTES and os.access(at, os.W_OK)
@@ -130,7 +131,7 @@ def _jars() -> Iterator[Check]:
                 name=f"jars: {name}",
                 verdict="warning",
                 found=f"not the pinned files: {', '.join(wrong)}",
-                advice=f"They are fetched anew at the next start; if it happens again, see who writes to {java.cache_folder()}.",
+                advice=f"They are fetched anew at the next start; if it happens again, see who writes to {cache_folder()}.",
             )
             continue
         fetched = f", {len(absent)} of them fetched now" if absent else ""
@@ -145,7 +146,7 @@ def _jars() -> Iterator[Check]:
 
 def _hash(coordinate: str) -> str | None:
     group, artifact, version = coordinate.split(":")
-    folder = java.cache_folder() / "maven" / Path(*group.split(".")) / artifact / version
+    folder = cache_folder() / "maven" / Path(*group.split(".")) / artifact / version
     jar = folder / f"{artifact}-{version}.jar"
     return hashlib.sha256(jar.read_bytes()).hexdigest() if jar.is_file() else None
 
@@ -176,7 +177,7 @@ def _model() -> Iterator[Check]:
     shipped = export.shipped()
     if not shipped:
         export.adapter_for(1)  # raises with the advice
-    cached = sorted((java.cache_folder() / "models").glob("*-*"))
+    cached = sorted((cache_folder() / "models").glob("*-*"))
     found = f"adapters {', '.join(map(str, shipped))}; {len(cached)} exported"
     advice = "" if cached else "The first start exports the model, which takes about half a minute."
     yield Check(name="model", verdict="ok" if cached else "warning", found=found, advice=advice)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 import subprocess
 import tempfile
 import tomllib
 from pathlib import Path
 
+from trimtab.cache import cache_folder
 from trimtab.errors import Missing
 
 LOCK = Path(__file__).with_name("jars.lock")
@@ -32,11 +32,6 @@ ROOTS = {
         "org.xerial.snappy:snappy-java:1.1.10.7",
     ],
 }
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `TRIMTAB_CACHE`, or `~/.cache/trimtab`."""
-    return Path(os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab").expanduser()
 
 
 def java_home() -> Path:

@@ -18,6 +18,7 @@ from embedded.host.targets import Target, TargetsFile
 from embedded.supervisor import Event, Process, ProcessFailed, ProcessSpec, Supervisor
 from trimtab import settings
 from trimtab.bus import Bus, BusSettings, connect
+from trimtab.cache import cache_folder
 from trimtab.errors import Unavailable
 
 GPU_SAMPLES_PER_SECOND = 1.0
@@ -51,7 +52,7 @@ class Parts:
 
     def exported(self, adapter: int) -> Path:
         """The folder of an exported adapter, exported first if need be."""
-        cache = java.cache_folder() / "models"
+        cache = cache_folder() / "models"
         if (folder := export_model.exported(adapter, cache)) is not None:
             return folder
         argv = [sys.executable, "-m", "embedded.export_model", str(adapter), str(cache)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from embedded.java import cache_folder
+from trimtab.cache import cache_folder
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

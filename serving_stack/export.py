@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from serving_stack.banking import intents
+from trimtab.cache import cache_folder
 from trimtab.errors import Missing
 
 ADAPTERS = Path(__file__).parent / "adapters"
@@ -27,7 +27,7 @@ def shipped() -> list[int]:
 
 def default_cache() -> Path:
     """Where exported models are kept if nobody says otherwise: `models/` in TRIMTAB_CACHE or `~/.cache/trimtab`."""
-    return Path(os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab").expanduser() / "models"
+    return cache_folder() / "models"
 
 
 def adapter_for(version: int) -> int:
