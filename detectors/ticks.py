@@ -2,6 +2,9 @@
 
 A tick closes when every live target has reported in it or after it, or when the grace after its end has passed in
 processing time; ticks close in order. A clock that jumps ahead in one target moves nothing.
+
+A failed scrape takes its whole deadline, so on a busy machine it may come after its tick was closed. That a target did
+not answer is evidence all the same: it counts in the next tick that is open, unless the target answers there.
 """
 
 from __future__ import annotations
@@ -49,21 +52,33 @@ class Ticker:
         if snapshot.time < 0:  # a broken clock, not an old page
             self.late += 1
             return []
-        tick = math.floor(snapshot.time / self.interval)
+        tick = self._of(snapshot)
         if self.closed is not None and tick <= self.closed:
             self.late += 1
             self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
+            if not snapshot.up and self.closed - tick < self.forget_ticks:
+                self._hold(self.closed + 1, snapshot, now)
             return []
         self.heard = now
-        held = self.open.setdefault(tick, {})
-        self.first.setdefault(tick, now)
-        if snapshot.target in held:
+        held = self.open.get(tick, {})
+        if snapshot.target in held and self._of(held[snapshot.target]) == tick:
             self.duplicate += 1
             if snapshot.time <= held[snapshot.target].time:
                 return []
-        held[snapshot.target] = snapshot
+        self.open.setdefault(tick, {})[snapshot.target] = snapshot
+        self.first.setdefault(tick, now)
         self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
         return self._complete() + self.advance(now)
+
+    def _of(self, snapshot: Snapshot) -> int:
+        return math.floor(snapshot.time / self.interval)
+
+    def _hold(self, tick: int, late: Snapshot, now: float) -> None:
+        """Keep a late failure for a tick that is still open; whatever its target says in that tick itself replaces it."""
+        other = self.open.get(tick, {}).get(late.target)
+        if other is None or other.time < late.time:
+            self.open.setdefault(tick, {})[late.target] = late
+            self.first.setdefault(tick, now)
 
     def advance(self, now: float) -> list[Tick]:
         """Time passes; returns the ticks whose grace is over, oldest first."""

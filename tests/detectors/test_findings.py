@@ -54,6 +54,25 @@ def test_a_replica_that_no_longer_answers(
     assert fleet.run(pipeline, 12)[-1].state == "resolved"
 
 
+def test_a_hang_is_seen_although_each_failed_scrape_comes_after_its_tick_was_closed(
+    fleet: Any, pipeline: Pipeline, named: Any
+) -> None:
+    fleet.run(pipeline, WARM)
+    fleet.replicas["b"].state = "hang"
+    found, waiting = [], []
+    for _ in range(8):
+        snapshots = fleet.step()
+        for snapshot in snapshots:
+            if snapshot.up:
+                found += pipeline.on_snapshot(snapshot, snapshot.time + snapshot.took).findings
+        found += pipeline.on_time(fleet.now + 0.7).findings  # the tick before this one is closed
+        for snapshot in waiting:
+            found += pipeline.on_snapshot(snapshot, fleet.now + 0.75).findings
+        waiting = [snapshot for snapshot in snapshots if not snapshot.up]
+    assert pipeline.refused["late"] >= 5
+    assert named(found) == {("replica_fault", "b")} and "hangs" in found[0].summary
+
+
 def test_the_only_replica_hangs(world: Any, replica: Any, pipeline: Pipeline, named: Any) -> None:
     one = world([replica("a")], seed=8)
     one.run(pipeline, WARM)

@@ -81,6 +81,28 @@ def test_late_and_duplicate_ones_are_counted_and_change_nothing() -> None:
     assert done.snapshots["a"].up
 
 
+def test_a_late_failure_counts_in_the_next_open_tick_unless_the_target_answers_there() -> None:
+    t = ticker()
+    warm(t)
+    t.offer(snap("a", 3.1), 3.1)
+    (done,) = t.advance(4.6)
+    assert done.silent == ["b"]
+    assert t.offer(snap("b", 3.9, up=False), 4.7) == [] and t.late == 1
+    (done,) = t.offer(snap("a", 4.1), 4.75) + t.advance(5.6)
+    assert done.id == 4 and done.silent == [] and not done.snapshots["b"].up
+    t.offer(snap("b", 4.9, up=False), 5.7)
+    t.offer(snap("b", 5.8), 5.8)
+    (done,) = t.offer(snap("a", 5.9), 5.9)
+    assert done.id == 5 and done.snapshots["b"].up and t.duplicate == 0
+
+
+def test_a_failure_of_long_ago_is_no_news() -> None:
+    t = ticker()
+    warm(t, 10)
+    t.offer(snap("b", 3.0, up=False), 10.2)
+    assert t.late == 1 and t.open == {}
+
+
 def test_a_backlog_is_taken_in_order_although_its_time_is_long_past() -> None:
     t = ticker()
     warm(t)
