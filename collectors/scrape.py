@@ -124,7 +124,7 @@ class Scraper:
                         raise
                     return await self._get(target)  # the target closed a kept-alive connection just as it was used again
         except TimeoutError as error:
-            raise ScrapeError("timeout", f"no whole answer within {self._deadline:.3g} s") from error
+            raise ScrapeError("timeout", f"timed out: no whole answer within {self._deadline:.3g} s") from error
         except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
             raise ScrapeError("connect", f"cannot connect: {_words(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:

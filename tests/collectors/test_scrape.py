@@ -141,7 +141,7 @@ def test_an_endless_body_is_cut_off_by_its_size(serve: Any) -> None:
 )
 def test_a_target_that_takes_too_long_is_given_up(serve: Any, handler: Any) -> None:
     snapshots, _ = against(serve, handler, settings=QUICK)
-    failed(snapshots[0], "no whole answer within 0.4 s", "timeout")
+    failed(snapshots[0], "timed out: no whole answer within 0.4 s", "timeout")
 
 
 def test_nobody_listens() -> None:

@@ -156,7 +156,7 @@ class World:
             if r.state == "up":
                 found.append((r.name, "triton", r, r.frozen or r.page(), None))
             else:
-                error = "connection refused" if r.state in ("down", "starting") else "the scrape timed out after 0.8 s"
+                error = "connection refused" if r.state in ("down", "starting") else "timed out: no whole answer within 0.8 s"
                 found.append((r.name, "triton", r, None, error))
         if self.others:
             found.append(("gateway", "gateway", None, self._envoy(), None))
@@ -216,7 +216,7 @@ class World:
             if out and self.outage_kind == "frozen":
                 series = self.kept.get(target, series)
             elif out:
-                series, error = None, "the scrape timed out after 0.8 s"
+                series, error = None, "timed out: no whole answer within 0.8 s"
             if series is not None:
                 self.kept[target] = series
             found.append(
