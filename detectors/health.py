@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
 STALE_SECONDS = 15.0
 """A beat comes each second; a restart of the job's tasks takes a few. Longer silence means that nothing is processed."""
 
@@ -36,14 +38,21 @@ class Health:
 
 
 def serve(health: Health, port: int) -> ThreadingHTTPServer:
-    """Answers every GET on `127.0.0.1:port` (0 takes a free one) with 200 when healthy, else 503; JSON either way."""
+    """Answers every GET on `127.0.0.1:port` (0 takes a free one) with 200 when healthy, else 503; JSON either way.
+
+    ``/metrics`` is this process's Prometheus page, healthy or not.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == "/metrics":
+                return self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
             healthy, report = health.report(time.time())
-            body = json.dumps(report).encode()
-            self.send_response(200 if healthy else 503)
-            self.send_header("Content-Type", "application/json")
+            return self._answer(200 if healthy else 503, "application/json", json.dumps(report).encode())
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

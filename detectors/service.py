@@ -15,10 +15,13 @@ from typing import Any
 
 import httpx
 import psutil
+from prometheus_client import REGISTRY
 
 from detectors import checkpoints, flink_env, health
 from detectors.flink_env import FlinkSettings
+from detectors.health_metrics import HealthMetrics
 from detectors.settings import DetectSettings
+from trimtab import selfmetrics
 from trimtab.bus import BusSettings, connect
 from trimtab.errors import Unavailable
 
@@ -51,6 +54,8 @@ def run(service: Service) -> None:
     heartbeat = service.flink.logs / "heartbeat"
     heartbeat.unlink(missing_ok=True)
     state = health.Health(heartbeat)
+    selfmetrics.describe("detectors")
+    REGISTRY.register(HealthMetrics(lambda: state.state, heartbeat, service.flink.checkpoints))
     server = health.serve(state, service.health_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)

@@ -7,10 +7,15 @@ from prometheus_client import Info, start_http_server
 _build = Info("trimtab_build", "Which process this is and its version.")
 
 
-def serve(service: str, port: int, host: str = "127.0.0.1") -> int:
-    """Serves this process's metrics at ``http://host:port/metrics`` in a thread; returns the port (port 0: any free one)."""
+def describe(service: str) -> None:
+    """Says on this process's page which part it is; `serve` does it by itself."""
     from importlib.metadata import version
 
     _build.info({"service": service, "version": version("trimtab")})
+
+
+def serve(service: str, port: int, host: str = "127.0.0.1") -> int:
+    """Serves this process's metrics at ``http://host:port/metrics`` in a thread; returns the port (port 0: any free one)."""
+    describe(service)
     server, _thread = start_http_server(port, addr=host)
     return int(server.server_port)
