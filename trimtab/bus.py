@@ -70,8 +70,11 @@ class Consumer(Protocol):
     def poll(self, timeout: float) -> list[Record]:
         """What has come, waiting up to `timeout` seconds for the first. Empty when nothing came."""
 
-    def commit(self) -> None:
-        """Everything returned by `poll` so far is processed: a restart goes on after it."""
+    def commit(self, record: Record | None = None) -> None:
+        """Everything returned by `poll` so far is processed: a restart goes on after it.
+
+        With a `record`, only what its partition gave up to and including it.
+        """
 
     def close(self) -> None:
         """Leaves the group without committing."""
@@ -88,6 +91,9 @@ class Bus(Protocol):
 
     def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
         """A new consumer; `start` says where to read from when the group has no commit yet (or there is no group)."""
+
+    def read_all(self, topics: Sequence[str]) -> list[Record]:
+        """Everything that the topics hold at this moment, in order of time; commits nothing."""
 
 
 def rejected(topic: str) -> str:

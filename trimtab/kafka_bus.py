@@ -56,6 +56,14 @@ class KafkaBus:
         with _translated(self._settings):
             return _KafkaConsumer(self._settings, topics, group, start)
 
+    def read_all(self, topics: Sequence[str]) -> list[Record]:
+        with _translated(self._settings):
+            consumer = _KafkaConsumer(self._settings, topics, None, "earliest")
+        try:
+            return consumer.read_all()
+        finally:
+            consumer.close()
+
 
 class _KafkaProducer:
     """Idempotent, acks=all: retries neither lose, repeat nor reorder."""
@@ -156,12 +164,30 @@ class _KafkaConsumer:
         self._rejects = self._rejects or _KafkaProducer(self._settings)
         self._rejects.send_raw(rejected(raw.topic), raw.key, raw.value, headers)
 
-    def commit(self) -> None:
+    def read_all(self) -> list[Record]:
+        """What the assigned partitions hold now."""
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        records: list[Record] = []
+        with _translated(self._settings):
+            ends = self._consumer.end_offsets(list(self._consumer.assignment()))
+            while any(self._consumer.position(partition) < end for partition, end in ends.items()):
+                if new := self.poll(0.1):
+                    records += new
+                    deadline = time.monotonic() + self._settings.timeout_seconds
+                elif time.monotonic() > deadline:
+                    raise Unavailable(f"Kafka at {self._settings.bootstrap} does not give what its topics hold")
+        return sorted(records, key=lambda record: record.time)
+
+    def commit(self, record: Record | None = None) -> None:
         if self._rejects:
             self._rejects.flush()
-        if self._group and self._processed:
+        processed = self._processed
+        if record is not None:
+            processed = {TopicPartition(record.topic, record.partition): OffsetAndMetadata(record.offset + 1, "", -1)}
+        if self._group and processed:
             with _translated(self._settings):
-                self._consumer.commit(self._processed)
+                self._consumer.commit(processed)
+        if record is None:
             self._processed = {}
 
     def close(self) -> None:

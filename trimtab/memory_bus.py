@@ -37,6 +37,12 @@ class MemoryBus:
         """See `Bus`."""
         return _MemoryConsumer(self, list(topics), group, start)
 
+    def read_all(self, topics: Sequence[str]) -> list[Record]:
+        """See `Bus`."""
+        if self.away:
+            raise Unavailable("the bus is away: nothing can be read")
+        return self.consumer(topics, group=None).poll(0)
+
     def append(self, topic: str, value: bytes, headers: Mapping[str, bytes] | None = None) -> None:
         """Puts raw bytes on a topic, as a foreign producer might."""
         with self.arrived:
@@ -92,9 +98,10 @@ class _MemoryConsumer:
     def _behind(self) -> bool:
         return any(len(self._bus.topics.get(topic, [])) > at for topic, at in self._next.items())
 
-    def commit(self) -> None:
+    def commit(self, record: Record | None = None) -> None:
+        done = self._next if record is None else {record.topic: record.offset + 1}
         if self._group:
-            self._bus.commits.update({(self._group, topic): at for topic, at in self._next.items()})
+            self._bus.commits.update({(self._group, topic): at for topic, at in done.items()})
 
     def close(self) -> None:
         self._next = {}

@@ -31,6 +31,8 @@ FindingState = Literal["firing", "resolved"]
 Action = Literal["scale", "shift_traffic", "promote", "rollback", "quarantine", "release", "hold"]
 Outcome = Literal["applied", "refused", "failed"]
 ReplicaPhase = Literal["starting", "ready", "draining", "quarantined", "failed"]
+Cause = Literal["version", "replica", "demand", "telemetry", "dependency", "fleet"]
+Happening = Literal["finding", "act", "refusal", "failure", "reminder", "resolved"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -215,6 +217,54 @@ class DetectorModel(Message, frozen=True, kw_only=True):
     time: float
 
 
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause as one thread, as it stood at one moment. `told`: finding or decision id -> when and as what it was last said;
+    `cited`: findings that a decision named before they were seen; `firing`: findings that are not over."""
+
+    id: str
+    fleet: str
+    cause: Cause
+    subject: str
+    state: FindingState
+    severity: Severity
+    opened: float
+    updated: float
+    resolved: float | None = None
+    updates: int = 0
+    firing: list[str] = []
+    cited: list[str] = []
+    told: dict[str, tuple[float, str]] = {}
+
+
+class IncidentUpdate(Message, frozen=True, kw_only=True):
+    """What people should hear about an incident. Key: fleet. The same happening has the same `id`."""
+
+    id: str
+    fleet: str
+    time: float
+    happening: Happening
+    incident: Incident
+    title: str
+    text: str
+    finding: Finding | None = None
+    decision: Decision | None = None
+
+
+class Delivery(Message, frozen=True, kw_only=True):
+    """How a delivery ended. Key: fleet. A dead one carries the `update`; `thread` is the receiver's own name for the thread."""
+
+    fleet: str
+    receiver: str
+    id: str
+    incident: str
+    time: float
+    attempts: int
+    dead: bool = False
+    reason: str | None = None
+    thread: str | None = None
+    update: IncidentUpdate | None = None
+
+
 TELEMETRY = "trimtab.telemetry"
 SCORES = "trimtab.scores"
 FINDINGS = "trimtab.findings"
@@ -222,6 +272,9 @@ DECISIONS = "trimtab.decisions"
 FLEETS = "trimtab.fleets"
 STATES = "trimtab.states"
 MODELS = "trimtab.models"
+INCIDENTS = "trimtab.incidents"
+NOTIFY_SENT = "trimtab.notify.sent"
+NOTIFY_DEAD = "trimtab.notify.dead"
 
 TOPICS: dict[str, type[Message]] = {
     TELEMETRY: Snapshot,
@@ -231,6 +284,9 @@ TOPICS: dict[str, type[Message]] = {
     FLEETS: FleetSpec,
     STATES: FleetState,
     MODELS: DetectorModel,
+    INCIDENTS: IncidentUpdate,
+    NOTIFY_SENT: Delivery,
+    NOTIFY_DEAD: Delivery,
 }
 
 

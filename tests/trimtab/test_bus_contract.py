@@ -85,6 +85,34 @@ def test_a_group_goes_on_after_its_commit_and_repeats_what_it_did_not_commit(bus
     second.close()
 
 
+def test_a_group_can_commit_one_record_at_a_time(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    for number in (1, 2, 3):
+        producer.send(FINDINGS, finding(fleet, number))
+    producer.flush()
+    first = bus.consumer([FINDINGS], group=f"group-{fleet}")
+    records = read(first, fleet, 3)
+    first.commit(records[0])
+    first.commit(records[1])
+    first.close()
+    second = bus.consumer([FINDINGS], group=f"group-{fleet}")
+    assert [record.message for record in read(second, fleet, 1)] == [finding(fleet, 3)]
+    second.close()
+
+
+def test_all_that_the_topics_hold_is_read_at_once(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    bus.read_all([FINDINGS, DECISIONS])
+    for number in range(50):
+        producer.send(FINDINGS, finding(fleet, number))
+    decision = Decision(id="d", fleet=fleet, time=1.0, action="hold", outcome="refused", reason="because")
+    producer.send(DECISIONS, decision)
+    producer.flush()
+    mine = [record.message for record in bus.read_all([FINDINGS, DECISIONS]) if getattr(record.message, "fleet", None) == fleet]
+    assert [message for message in mine if isinstance(message, Finding)] == [finding(fleet, number) for number in range(50)]
+    assert [message for message in mine if isinstance(message, Decision)] == [decision]
+
+
 def test_latest_means_from_now_on(bus: Bus, fleet: str) -> None:
     producer = bus.producer()
     producer.send(FINDINGS, finding(fleet, 1))
