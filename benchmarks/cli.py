@@ -15,6 +15,10 @@ def run(
     quick: bool = typer.Option(False, "--quick", help="A smaller run that ends within 50 s. Not for quoting."),
     json_file: Path | None = typer.Option(None, "--json", help="Also write rows, figures, command and machine to this file."),
     data: Path | None = typer.Option(None, "--data", help="Folder with the data sets that docs/benchmarks.md names for it."),
+    seeds: str = typer.Option("", "--seeds", help="Seeds to repeat it with, such as 1,2,3 (scaling, tour)."),
+    runs: list[Path] = typer.Option(
+        [], "--from", help="Folder of a finished run to read in place of playing one (tour); repeatable."
+    ),
 ) -> None:
     """Measures one thing beside an alternative in the same run, and prints the table.
 
@@ -29,7 +33,14 @@ def run(
         for known, what in frame.names().items():
             console.print(f"[bold]{known}[/]  {what}")
         return
-    record = frame.measure(name, frame.Options(quick=quick, data=data, say=lambda text: console.print(f"[dim]{text}[/]")))
+    options = frame.Options(
+        quick=quick,
+        data=data,
+        seeds=frame.parse_seeds(seeds),
+        runs=tuple(runs),
+        say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+    )
+    record = frame.measure(name, options)
     frame.show(record, console)
     if json_file:
         frame.write(record, json_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -24,10 +25,15 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Options:
-    """How a benchmark is asked to run: `quick` ends within 50 s, `data` is a folder with data sets, `say` shows progress."""
+    """How a benchmark is asked to run: `quick` ends within 50 s, `data` is a folder with data sets, `say` shows progress.
+
+    `seeds` and `runs` (folders of finished runs) are empty where the benchmark is to choose; only some take them.
+    """
 
     quick: bool = False
     data: Path | None = None
+    seeds: tuple[int, ...] = ()
+    runs: tuple[Path, ...] = ()
     say: Callable[[str], None] = print
 
 
@@ -41,7 +47,10 @@ class Result:
 
 
 class Benchmark(Protocol):
-    """A module of `benchmarks.suite`: its docstring says what it measures and against what."""
+    """A module of `benchmarks.suite`: its docstring says what it measures and against what.
+
+    A set `TAKES` names which of `data`, `seeds` and `runs` it understands; others are refused.
+    """
 
     def run(self, options: Options) -> Result:
         """Measures."""
@@ -56,11 +65,18 @@ def names() -> dict[str, str]:
 
 
 def measure(name: str, options: Options) -> dict[str, object]:
-    """Runs one benchmark: rows, figures, command, machine and time. Raises `SettingsError` for an unknown name."""
+    """Runs one benchmark: rows, figures, command, machine and time.
+
+    Raises `SettingsError` for an unknown name, and for an option that this benchmark does not understand.
+    """
     if name not in names():
         raise SettingsError(f"there is no benchmark '{name}'; there are: {', '.join(names())}")
+    module = import_module(f"benchmarks.suite.{name}")
+    for option, flag in _FLAGS.items():
+        if getattr(options, option) and option not in getattr(module, "TAKES", ()):
+            raise SettingsError(f"the benchmark '{name}' takes no {flag}")
     started = time.time()
-    result = import_module(f"benchmarks.suite.{name}").run(options)
+    result = module.run(options)
     return {
         "name": name,
         "quick": options.quick,
@@ -72,6 +88,26 @@ def measure(name: str, options: Options) -> dict[str, object]:
         "figures": dict(result.figures),
         "notes": list(result.notes),
     }
+
+
+_MOST_SHOWN = 24
+_FLAGS = {"data": "--data", "seeds": "--seeds", "runs": "--from"}
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``1,2,3`` as numbers, each once; raises `SettingsError` for anything else."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise SettingsError(f"--seeds wants whole numbers with commas between them, such as 1,2,3, not '{text}'")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """The median, where None is worse than any number: what happened in less than half of the runs has no median."""
+    ordered = sorted(math.inf if value is None else value for value in values)
+    middle = (len(ordered) - 1) // 2, len(ordered) // 2
+    found = sum(ordered[i] for i in middle) / 2 if ordered else math.inf
+    return found if math.isfinite(found) else None
 
 
 def machine() -> dict[str, object]:
@@ -99,13 +135,17 @@ def show(record: Mapping[str, object], console: Console) -> None:
     assert isinstance(rows, list)
     table = Table(title=f"{record['name']}{' (quick)' if record['quick'] else ''}")
     for column in rows[0] if rows else []:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+        words = all(isinstance(row[column], str) for row in rows)
+        table.add_column(column, justify="left" if words else "right")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console.print(table)
     for kind in ("figures", "machine"):
         values = record[kind]
         assert isinstance(values, dict)
+        if len(values) > _MOST_SHOWN:
+            console.print(f"[dim]{kind}:[/] {len(values)}, the table's numbers by name; --json FILE writes them")
+            continue
         console.print(f"[dim]{kind}:[/] " + "  ".join(f"{key}={_cell(value)}" for key, value in values.items()))
     for note in record["notes"]:  # type: ignore[attr-defined]
         console.print(f"[dim]note:[/] {note}")
