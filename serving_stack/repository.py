@@ -23,7 +23,7 @@ _MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 def publish(store: Path, model: str, version: int, exported: Path, fault: Fault | None = None) -> Path:
-    """Add a version made of an exported folder (`ensure_exported`) and return its folder.
+    """Add a version made of an exported folder (`ensure_exported`) or of another published version, and return its folder.
 
     The version appears whole or not at all. Publishing the same content again changes nothing; other content under a number
     that exists raises `TrimtabError`, as does a wrong model name or number. With a `fault` every replica of the version has it.
@@ -86,7 +86,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _fill(folder: Path, exported: Path, fault: Fault | None) -> None:
-    for source, name in ((INT8, "model.onnx"), (TOKENIZER, TOKENIZER), (INTENTS, INTENTS)):
+    weights = "model.onnx" if (exported / MANIFEST).is_file() else INT8  # an export keeps float32 under that name
+    for source, name in ((weights, "model.onnx"), (TOKENIZER, TOKENIZER), (INTENTS, INTENTS)):
         if not (exported / source).is_file():
             raise Missing(f"{exported} is not an exported model: {source} is missing")
         shutil.copyfile(exported / source, folder / name)

@@ -1,4 +1,4 @@
-"""How to run one replica: a Triton server process that serves one published version, on loopback, from a folder of its own."""
+"""How to run one replica: a Triton server process that serves one published version, from a folder of its own."""
 
 from __future__ import annotations
 
@@ -75,12 +75,14 @@ def replica_process(
     grpc_port: int | None = None,
     fault_file: Path | None = None,
     threads: int = 1,
+    host: str = "127.0.0.1",
 ) -> ReplicaProcess:
     """Lay out a replica's folder and say how to run it; starts nothing.
 
     `folder` belongs to this replica alone and is named like it; it gets `repository/` (links into `store`), and `backends/`.
     Without `grpc_port` there is no gRPC. `fault_file` need not exist: `serving_stack.fault.set_fault` writes it to make this one
-    replica have a fault. A version that is not whole is not refused here: the process says so in its log and exits with 1.
+    replica have a fault. `host` is the address that is listened on. A version that is not whole is not refused here: the process
+    says so in its log and exits with 1.
     Raises `Missing` when Triton, the version's folder, or this Python's shared library is not there.
     """
     server = server_folder()
@@ -104,7 +106,7 @@ def replica_process(
     _backends(server, folder / "backends")
     prefix = f"trimtab_{folder.name}_{http_port}_"
     return ReplicaProcess(
-        argv=_argv(server, folder, published / "model.py", model, http_port, grpc_port, metrics_port, prefix),
+        argv=_argv(server, folder, published / "model.py", model, http_port, grpc_port, metrics_port, prefix, host),
         env=_env(server, fault_file),
         folder=folder,
         ready_url=f"http://127.0.0.1:{http_port}/v2/models/{model}/versions/{version}/ready",
@@ -160,7 +162,7 @@ def _backends(server: Path, to: Path) -> None:
 
 
 def _argv(
-    server: Path, folder: Path, code: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str
+    server: Path, folder: Path, code: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str, host: str
 ) -> list[str]:
     options = {
         "id": folder.name,
@@ -170,11 +172,11 @@ def _argv(
         "load-model": model,
         "exit-on-error": "true",
         "exit-timeout-secs": EXIT_TIMEOUT_SECONDS,
-        "http-address": "127.0.0.1",
+        "http-address": host,
         "http-port": http,
         "http-thread-count": 2,
         "allow-grpc": "false" if grpc is None else "true",
-        "metrics-address": "127.0.0.1",
+        "metrics-address": host,
         "metrics-port": metrics,
         "metrics-interval-ms": 500,
         "allow-gpu-metrics": "false",
@@ -184,7 +186,7 @@ def _argv(
         "log-format": "ISO8601",
     }
     if grpc is not None:
-        options |= {"grpc-address": "127.0.0.1", "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
+        options |= {"grpc-address": host, "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
     # Triton waits for ever for a version without model.py (any other missing file is refused by model.py itself).
     start = 'test -f "$0" || { echo "broken version: $0 is missing" >&2; exit 1; }; exec "$@"'
     argv = ["/bin/sh", "-c", start, str(code), str(server / "bin" / "tritonserver")]

@@ -40,6 +40,7 @@ BUCKETS_MS = (
 )  # fmt: skip
 
 _TYPE = "type.googleapis.com/envoy."
+_ADMIN = "admin"
 _MANY = 100_000  # circuit breakers: Trimtab decides what is too much, not the gateway
 
 
@@ -224,16 +225,19 @@ def _seconds(value: float) -> str:
 def _bootstrap(state: GatewayState, folder: Path) -> Json:
     return {
         "node": {"id": "gateway", "cluster": state.fleet},
-        "admin": {"address": _loopback(state.admin_port)},
+        "admin": {"address": _address("127.0.0.1", state.admin_port)},
         "stats_flush_interval": "0.500s",  # histograms reach the metrics page only at a flush
         "stats_config": _stats(state.fleet),
         "dynamic_resources": {"cds_config": _watched(folder, CLUSTERS)},
-        "static_resources": {"listeners": [_listener(state, folder)]},
+        "static_resources": {
+            "listeners": [_listener(state, folder), *_metrics_listener(state)],
+            "clusters": _admin_cluster(state),
+        },
     }
 
 
-def _loopback(port: int) -> Json:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+def _address(host: str, port: int) -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}
 
 
 def _stats(fleet: str) -> Json:
@@ -255,26 +259,47 @@ def _stats(fleet: str) -> Json:
 def _listener(state: GatewayState, folder: Path) -> Json:
     return {
         "name": state.fleet,
-        "address": _loopback(state.listen_port),
-        "filter_chains": [
+        "address": _address(state.host, state.listen_port),
+        "filter_chains": _http(
+            state.fleet, {"rds": {"route_config_name": state.fleet, "config_source": _watched(folder, ROUTES)}}
+        ),
+    }
+
+
+def _metrics_listener(state: GatewayState) -> list[Json]:
+    """The two harmless pages of the admin port, opened to others; the rest of it stays on loopback."""
+    if state.metrics_port is None:
+        return []
+    routes = [{"match": {"path": path}, "route": {"cluster": _ADMIN}} for path in ("/stats/prometheus", "/ready")]
+    config = {"name": "metrics", "virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": routes}]}
+    return [
+        {
+            "name": "metrics",
+            "address": _address(state.host, state.metrics_port),
+            "filter_chains": _http("metrics", {"route_config": config}),
+        }
+    ]
+
+
+def _admin_cluster(state: GatewayState) -> list[Json]:
+    if state.metrics_port is None:
+        return []
+    endpoint = {"endpoint": {"address": _address("127.0.0.1", state.admin_port)}}
+    assignment = {"cluster_name": _ADMIN, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    return [{"name": _ADMIN, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}]
+
+
+def _http(prefix: str, routes: Json) -> list[Json]:
+    manager = {
+        "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": prefix,
+        "generate_request_id": False,
+        **routes,
+        "http_filters": [
             {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": {
-                            "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                            "stat_prefix": state.fleet,
-                            "generate_request_id": False,
-                            "rds": {"route_config_name": state.fleet, "config_source": _watched(folder, ROUTES)},
-                            "http_filters": [
-                                {
-                                    "name": "envoy.filters.http.router",
-                                    "typed_config": {"@type": _TYPE + "extensions.filters.http.router.v3.Router"},
-                                }
-                            ],
-                        },
-                    }
-                ]
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": _TYPE + "extensions.filters.http.router.v3.Router"},
             }
         ],
     }
+    return [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]

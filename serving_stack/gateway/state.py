@@ -54,8 +54,13 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str
     listen_port: int
     admin_port: int
+    """Always on loopback: whoever reaches it can stop Envoy."""
     pools: tuple[GatewayPool, ...] = ()
     patience: Patience = Patience()
+    host: str = "127.0.0.1"
+    """The address that `listen_port` and `metrics_port` are opened on."""
+    metrics_port: int | None = None
+    """Answers only /stats/prometheus and /ready, for scrapers and probes on other machines. None: only the admin port does."""
 
 
 def cluster_name(fleet: str, version: int) -> str:
@@ -65,8 +70,8 @@ def cluster_name(fleet: str, version: int) -> str:
 
 def check(state: GatewayState) -> None:
     """Refuses a state that Envoy could not serve or that its metrics could not name. Raises SettingsError."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", state.fleet):
-        raise SettingsError(f"fleet name {state.fleet!r} must be 1 to 63 lower-case letters, digits, '-' or '_'")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,126}", state.fleet):  # in Kubernetes <namespace>_<name>, 63 characters each
+        raise SettingsError(f"fleet name {state.fleet!r} must be 1 to 127 lower-case letters, digits, '-' or '_'")
     versions = [pool.version for pool in state.pools]
     if len(set(versions)) != len(versions):
         raise SettingsError(f"fleet {state.fleet}: a version is in two pools: {sorted(versions)}")
@@ -77,6 +82,7 @@ def check(state: GatewayState) -> None:
             raise SettingsError(f"fleet {state.fleet}: version {pool.version} is negative")
         if not 0 <= pool.weight <= 100:
             raise SettingsError(f"fleet {state.fleet}: weight {pool.weight} of version {pool.version} is not within 0..100")
-        for host, port in (*pool.endpoints, ("", state.listen_port), ("", state.admin_port)):
-            if not 0 < port < 65536:
-                raise SettingsError(f"fleet {state.fleet}: port {port} of {host or 'the gateway'} is not within 1..65535")
+    own = [("", port) for port in (state.listen_port, state.admin_port, state.metrics_port) if port is not None]
+    for host, port in (*own, *(endpoint for pool in state.pools for endpoint in pool.endpoints)):
+        if not 0 < port < 65536:
+            raise SettingsError(f"fleet {state.fleet}: port {port} of {host or 'the gateway'} is not within 1..65535")

@@ -1,0 +1,83 @@
+"""From what Kubernetes says (a plan, pods) to a `GatewayState`. Pure; `kubernetes_watch` brings the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from serving_stack.gateway import place
+from serving_stack.gateway.state import GatewayPool, GatewayState
+from trimtab.errors import SettingsError
+from trimtab.messages import FleetPlan
+
+FLEET, ROLE, STATE, VERSION = (f"trimtab.dev/{name}" for name in ("fleet", "role", "state", "version"))
+CONTAINER, PORT = "triton", "http"
+
+
+class ReplicaPod(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod that can take requests: Ready, serving, not on its way out."""
+
+    name: str
+    version: int
+    host: str
+    port: int
+
+
+def selector(name: str) -> str:
+    """The label selector of the pods that a ModelFleet's gateway may send to."""
+    return f"{FLEET}={name},{ROLE}=triton,{STATE}=serving"
+
+
+def plan_of(fleet: Mapping[str, Any]) -> FleetPlan | None:
+    """The plan in a ModelFleet's status; None when it has none yet. Raises SettingsError when it is not readable as one."""
+    plan = (fleet.get("status") or {}).get("plan")
+    if not plan:
+        return None
+    try:
+        return msgspec.json.decode(plan, type=FleetPlan) if isinstance(plan, str) else msgspec.convert(plan, FleetPlan)
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"status.plan is not a plan: {error}") from error
+
+
+def replica_of(pod: Mapping[str, Any]) -> ReplicaPod | None:
+    """The replica in a pod, or None while it cannot take requests: not Ready, leaving, without address, port or version."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or ())
+    version = (metadata.get("labels") or {}).get(VERSION, "")
+    ports = [
+        port["containerPort"]
+        for container in pod.get("spec", {}).get("containers", ())
+        if container["name"] == CONTAINER
+        for port in container.get("ports") or ()
+        if port.get("name") == PORT
+    ]
+    if not (ready and version.isdecimal() and ports and status.get("podIP")) or metadata.get("deletionTimestamp"):
+        return None
+    return ReplicaPod(name=metadata["name"], version=int(version), host=status["podIP"], port=ports[0])
+
+
+def gateway_state(fleet: str, plan: FleetPlan | None, pods: Iterable[ReplicaPod]) -> GatewayState:
+    """What the gateway should do. Pods of a version that the plan does not name, and quarantined ones, get nothing."""
+    there = sorted(pods, key=lambda pod: pod.name)
+    return GatewayState(
+        fleet=fleet,
+        host=place.HOST,
+        listen_port=place.LISTEN_PORT,
+        admin_port=place.ADMIN_PORT,
+        metrics_port=place.METRICS_PORT,
+        pools=tuple(
+            GatewayPool(
+                version=pool.version,
+                role=pool.role,
+                weight=pool.weight,
+                endpoints=tuple(
+                    (pod.host, pod.port)
+                    for pod in there
+                    if pod.version == pool.version and plan and pod.name not in plan.quarantined
+                ),
+            )
+            for pool in (plan.pools if plan else ())
+        ),
+    )
