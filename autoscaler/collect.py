@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from autoscaler import baseline, canary, demand
+from autoscaler.gateways import Merged, merge
 from autoscaler.memory import Inputs, PolicyMemory, Quarantined
 from autoscaler.settings import AutoscaleSettings
 from trimtab.messages import Snapshot
@@ -46,6 +47,12 @@ def _collect_findings(memory: PolicyMemory, inputs: Inputs) -> PolicyMemory:
 def _collect_snapshot(memory: PolicyMemory, snapshot: Snapshot, settings: AutoscaleSettings) -> PolicyMemory:
     if snapshot.role not in ("gateway", "app"):
         return memory
+    merged, together = merge(memory.merged.get(snapshot.role, Merged()), snapshot, settings.stale_seconds)
+    memory = msgspec.structs.replace(memory, merged={**memory.merged, snapshot.role: merged})
+    return memory if together is None else _read(memory, together, settings)
+
+
+def _read(memory: PolicyMemory, snapshot: Snapshot, settings: AutoscaleSettings) -> PolicyMemory:
     rollout = memory.rollout
     if snapshot.role == "gateway":
         memory = msgspec.structs.replace(memory, demand=demand.observe(memory.demand, snapshot))

@@ -1,6 +1,6 @@
 """The shell around the policy: reads topics, observes the fleet, takes a step, applies the plan, publishes and remembers.
 
-Order within a step, so that a kill at any point neither repeats nor forgets an act: write what was decided to the state file,
+Order within a step, so that a kill at any point neither repeats nor forgets an act: write what was decided to the state store,
 apply the plan (idempotent), publish, commit offsets, write that it is published.
 """
 
@@ -39,12 +39,13 @@ class Autoscaler:
         actuator: Actuator,
         fleet: str,
         settings: AutoscaleSettings,
-        state_file: Path | None = None,
+        state: Path | statefile.Store | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._actuator, self._fleet, self._settings = actuator, fleet, settings
-        self._state_file, self._clock = state_file, clock
-        self._saved = statefile.load(state_file, fleet)
+        self._store = statefile.FileStore(state, fleet) if state is None or isinstance(state, Path) else state
+        self._clock = clock
+        self._saved = self._store.load()
         self._producer = bus.producer()
         self._consumer = bus.consumer(TOPICS, group=f"trimtab-autoscaler-{fleet}", start="earliest")
         self._waiting: list[Record] = []
@@ -81,7 +82,7 @@ class Autoscaler:
     def once(self, timeout: float) -> list[Decision]:
         """Reads for up to `timeout` seconds (a finding or a spec ends the wait), takes a step, and returns what was decided.
 
-        Raises `Unavailable` when the bus or the state file is away; nothing is lost then.
+        Raises `Unavailable` when the bus or the state store is away; nothing is lost then.
         """
         self._publish_rest()
         self._read(timeout)
@@ -232,5 +233,5 @@ class Autoscaler:
     def _save(self, **changes: object) -> None:
         saved = msgspec.structs.replace(self._saved, **changes)
         if saved != self._saved:
-            statefile.save(self._state_file, saved)
+            self._store.save(saved)
             self._saved = saved

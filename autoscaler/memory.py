@@ -6,6 +6,7 @@ import msgspec
 
 from autoscaler.baseline import Baseline
 from autoscaler.demand import DemandMemory
+from autoscaler.gateways import Merged
 from autoscaler.rollout import Rollout
 from trimtab.messages import Decision, Finding, FleetPlan, FleetSpec, FleetState, Snapshot
 
@@ -27,6 +28,8 @@ class PolicyMemory(msgspec.Struct, frozen=True):
     spec: FleetSpec | None = None
     demand: DemandMemory = DemandMemory()
     baseline: Baseline = Baseline()
+    merged: dict[str, Merged] = {}
+    """The targets of a role (gateway, app) whose counters are summed, by role."""
     rollout: Rollout = Rollout()
     findings: dict[str, Finding] = {}
     """The findings that fire now, by id."""

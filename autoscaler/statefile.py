@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -25,6 +26,31 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """The observation on which `unpublished` was decided; published with it."""
     failed: list[Decision] = []
     """Acts whose plan was not accepted yet."""
+
+
+class Store(Protocol):
+    """Where an autoscaler keeps what it knows."""
+
+    def load(self) -> Saved:
+        """What was saved last, or an empty state. Raises `SettingsError` when it is not one of this fleet."""
+
+    def save(self, saved: Saved) -> None:
+        """Keeps it: after a crash, everything that was decided (`unpublished`) is found again. Raises `Unavailable`."""
+
+
+class FileStore:
+    """One file; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None, fleet: str) -> None:
+        self._path, self._fleet = path, fleet
+
+    def load(self) -> Saved:
+        """See `Store`."""
+        return load(self._path, self._fleet)
+
+    def save(self, saved: Saved) -> None:
+        """See `Store`."""
+        save(self._path, saved)
 
 
 def load(path: Path | None, fleet: str) -> Saved:
