@@ -28,7 +28,7 @@ _PAUSE_SECONDS = 0.025
 
 @dataclass(frozen=True)
 class Fault:
-    """What the oldest replica does wrong from `at` for `lasts` seconds: it takes longer by so much, or a share of its tries fails."""
+    """What the oldest replica does wrong from `at` for `lasts` seconds: it takes longer, or a share of its tries fails."""
 
     at: float
     lasts: float

@@ -42,9 +42,9 @@ def by_average(current: int, ready: int, per_ready_pod: float, target: float) ->
     ratio = per_ready_pod / target
     unready = current - ready
     if unready <= 0 or ratio <= 1:
-        return current if abs(1 - ratio) <= TOLERANCE else _ceil(ratio * ready)
+        return current if _is_close(ratio) else _ceil(ratio * ready)
     damped = ratio * ready / current
-    if abs(1 - damped) <= TOLERANCE or damped < 1:
+    if _is_close(damped) or damped < 1:
         return current
     return max(current, _ceil(damped * current))
 
@@ -52,7 +52,11 @@ def by_average(current: int, ready: int, per_ready_pod: float, target: float) ->
 def by_total(current: int, total: float, target_per_pod: float) -> int:
     """Replicas by an external metric with an average value: the whole of it, shared between pods."""
     ratio = total / (target_per_pod * current)
-    return current if abs(1 - ratio) <= TOLERANCE else _ceil(total / target_per_pod)
+    return current if _is_close(ratio) else _ceil(total / target_per_pod)
+
+
+def _is_close(ratio: float) -> bool:
+    return abs(1 - ratio) <= TOLERANCE + 1e-9
 
 
 def _ceil(value: float) -> int:

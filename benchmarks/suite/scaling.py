@@ -19,11 +19,11 @@ TAKES = frozenset({"seeds"})
 START_SECONDS = 10.0
 SEEDS = (1, 2, 3, 4, 5)
 NOTES = (
-    f"virtual time; a replica starts in {START_SECONDS:g} s; 900 s (quick: 480 s) of recorded arrivals at {play.RATE:g}/s on average",
+    f"virtual time; a replica starts in {START_SECONDS:g} s; 900 s (quick: 480 s) of recorded arrivals at {play.RATE:g}/s",
     "slo_s: seconds in windows of 5 s whose p99 is over 250 ms; slow_ratio: requests over 250 ms; medians over seeds",
     "replica_s: replica-seconds, starting ones included; added: replicas wanted only because of the fault",
     "reaction_s: from the surge until more replicas are wanted; enough_s: until enough are ready; unknown: not while it lasts",
-    "no finding is given to Trimtab: only its scaling is compared; its cure for a fault (rollback, quarantine) is in `bench tour`",
+    "no finding is given to Trimtab: only its scaling is compared; its cure for a fault (quarantine) is in `bench tour`",
 )
 
 
