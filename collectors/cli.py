@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from collectors.discovery import Source
 
 collect = typer.Typer(add_completion=False)
 replay_gpu = typer.Typer(add_completion=False)
@@ -12,15 +16,21 @@ replay_gpu = typer.Typer(add_completion=False)
 
 @collect.command()
 def _collect(
-    targets: Path = typer.Option(
-        ..., help="Prometheus file_sd file (JSON or YAML) with the targets; read again when it changes."
+    targets: Path | None = typer.Option(
+        None, help="Prometheus file_sd file (JSON or YAML) with the targets; read again when it changes."
     ),
+    kubernetes: bool = typer.Option(
+        False, "--kubernetes", help="Find the targets in Kubernetes: pods with the label trimtab.dev/fleet and a port 'metrics'."
+    ),
+    namespace: str | None = typer.Option(
+        None, "--namespace", "-n", help="Namespace to look in with --kubernetes. Default: the pod's, or the context's."
+    ),
+    all_namespaces: bool = typer.Option(False, "--all-namespaces", "-A", help="Look in every namespace with --kubernetes."),
     config: Path | None = typer.Option(
         None, help="Settings file, sections 'collect' and 'kafka'. Default: ./trimtab.yaml if there."
     ),
-    metrics_port: int = typer.Option(
-        0, help="Port of this process's own metrics, on loopback. 0: any free one, printed at start."
-    ),
+    metrics_port: int = typer.Option(0, help="Port of this process's own metrics. 0: any free one, printed at start."),
+    metrics_host: str = typer.Option("127.0.0.1", help="Address of this process's own metrics. In a pod: 0.0.0.0."),
     spans: Path | None = typer.Option(None, help="Write traces to this file, one JSON object a line."),
 ) -> None:
     """Scrapes Triton, Envoy, traffic and GPU pages every second and puts each as a Snapshot on Kafka (trimtab.telemetry).
@@ -28,7 +38,11 @@ def _collect(
     A target that fails in any way gives a Snapshot that says so. While Kafka is away, snapshots wait in memory, in order.
     SIGTERM or Ctrl-C delivers what is known and stops; the exit code is 1 when something could not be delivered.
 
+    Targets come from a file (--targets) or from Kubernetes (--kubernetes); either is followed while it changes.
+
     Example: trimtab collect --targets targets.json --config trimtab.yaml --metrics-port 9464
+
+    Example: trimtab collect --kubernetes --all-namespaces
     """
     import asyncio
     import logging
@@ -39,6 +53,12 @@ def _collect(
     from trimtab.bus import BusSettings, connect
     from trimtab.errors import Missing
 
+    if (targets is not None) == kubernetes:
+        raise typer.BadParameter("say where the targets are: either --targets FILE or --kubernetes")
+    if not kubernetes and (namespace or all_namespaces):
+        raise typer.BadParameter("--namespace and --all-namespaces go with --kubernetes")
+    if namespace and all_namespaces:
+        raise typer.BadParameter("--namespace and --all-namespaces exclude each other")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -47,14 +67,29 @@ def _collect(
     bus = connect(settings.load(BusSettings, config))
     tracing.setup("collector", spans)
     try:
-        port = selfmetrics.serve("collector", metrics_port)
+        port = selfmetrics.serve("collector", metrics_port, metrics_host)
     except OSError as error:
         raise Missing(
-            f"cannot listen on 127.0.0.1:{metrics_port}: {error.strerror}; choose another with --metrics-port"
+            f"cannot listen on {metrics_host}:{metrics_port}: {error.strerror}; choose another with --metrics-port"
         ) from error
-    typer.echo(f"collector: targets from {targets}, own metrics at http://127.0.0.1:{port}/metrics")
-    if asyncio.run(run(collect_settings, targets, bus)):
+    source, where = _source(targets, namespace, all_namespaces)
+    typer.echo(f"collector: targets from {where}, own metrics at http://{metrics_host}:{port}/metrics")
+    if asyncio.run(run(collect_settings, source, bus)):
         raise typer.Exit(1)
+
+
+def _source(targets: Path | None, namespace: str | None, all_namespaces: bool) -> tuple[Source, str]:
+    """Where the targets come from, and that in words."""
+    if targets is not None:
+        from collectors.discovery import Discovery
+
+        return Discovery(targets), str(targets)
+    from collectors.discovery_kubernetes import KubernetesDiscovery
+    from trimtab.kube import connect
+
+    kube = connect()
+    wanted = None if all_namespaces else namespace or kube.namespace
+    return KubernetesDiscovery(kube, wanted), f"pods of {f'namespace {wanted}' if wanted else 'all namespaces'} at {kube.host}"
 
 
 @replay_gpu.command()

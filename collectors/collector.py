@@ -6,12 +6,11 @@ import asyncio
 import hashlib
 import logging
 import signal
-from pathlib import Path
 
 from prometheus_client import Counter
 
 from collectors.clock import Clock
-from collectors.discovery import Discovery, Target
+from collectors.discovery import Source, Target
 from collectors.scrape import Scraper
 from collectors.settings import CollectSettings
 from collectors.spool import Spool
@@ -30,11 +29,10 @@ def phase(target: str, interval: float) -> float:
 
 
 class Collector:
-    """Scrapes every target of the file once per interval until stopped."""
+    """Scrapes every target of the source once per interval until stopped."""
 
-    def __init__(self, settings: CollectSettings, targets: Path, bus: Bus) -> None:
-        self._settings, self._bus = settings, bus
-        self._discovery = Discovery(targets)
+    def __init__(self, settings: CollectSettings, source: Source, bus: Bus) -> None:
+        self._settings, self._bus, self._source = settings, bus, source
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -60,9 +58,9 @@ class Collector:
         return left
 
     def _follow(self, scraper: Scraper, spool: Spool, running: dict[Target, asyncio.Task[None]]) -> None:
-        """Starts what is new in the targets file and stops what is gone."""
-        self._discovery.refresh()
-        wanted = set(self._discovery.targets)
+        """Starts what is new and stops what is gone."""
+        self._source.refresh()
+        wanted = set(self._source.targets)
         for target in running.keys() - wanted:
             running.pop(target).cancel()
         for target in [target for target, task in running.items() if task.done()]:  # only by an error nobody foresaw
@@ -95,10 +93,13 @@ class Collector:
             pass
 
 
-async def run(settings: CollectSettings, targets: Path, bus: Bus) -> int:
+async def run(settings: CollectSettings, source: Source, bus: Bus) -> int:
     """Collects until SIGTERM or SIGINT; returns the number of snapshots that could not be delivered."""
-    collector = Collector(settings, targets, bus)
+    collector = Collector(settings, source, bus)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, collector.stop)
-    return await collector.run()
+    try:
+        return await collector.run()
+    finally:
+        source.close()

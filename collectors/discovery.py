@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import httpx
 from prometheus_client import Gauge
@@ -41,6 +41,20 @@ class Target:
     role: Role
     pool: PoolRole | None = None
     version: int | None = None
+
+
+class Source(Protocol):
+    """Where targets come from. What went wrong is logged and counted there; the targets are then the last good ones."""
+
+    @property
+    def targets(self) -> list[Target]:
+        """What to scrape now."""
+
+    def refresh(self) -> bool:
+        """Looks for news, without waiting; true when the targets are others than before."""
+
+    def close(self) -> None:
+        """Lets go of what looks for news."""
 
 
 def _text(value: object) -> object:
@@ -123,6 +137,9 @@ class Discovery:
             log.info("scraping %d targets", len(self.targets))
         self._say()
         return changed
+
+    def close(self) -> None:
+        """A file needs no care."""
 
     def _say(self) -> None:
         TARGETS.set(len(self.targets))

@@ -33,6 +33,8 @@ HEADERS = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity", 
 # A broker refuses messages over 1 MiB, key, headers and framing included.
 MESSAGE_BYTES = 1_000_000
 
+_Name = tuple[str, str]
+
 
 class Scraper:
     """Scrapes targets over kept-alive connections. Use as an async context manager."""
@@ -40,8 +42,8 @@ class Scraper:
     def __init__(self, settings: CollectSettings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
         self._deadline = settings.interval_seconds * settings.deadline_ratio
-        self._parsers: dict[str, Parser] = {}
-        self._failing: dict[str, str] = {}
+        self._parsers: dict[_Name, Parser] = {}
+        self._failing: dict[_Name, str] = {}
         # No limits of connections: each target has at most one, and one that hangs must not hold up another.
         self._client = httpx.AsyncClient(
             headers=HEADERS,
@@ -59,7 +61,7 @@ class Scraper:
 
     def forget_others(self, targets: Iterable[Target]) -> None:
         """Lets go of what is remembered about targets that are gone."""
-        names = {target.target for target in targets}
+        names = {_name(target) for target in targets}
         for remembered in (self._parsers, self._failing):
             for gone in remembered.keys() - names:
                 del remembered[gone]
@@ -99,18 +101,20 @@ class Scraper:
         )
 
     def _parser(self, target: Target) -> Parser:
-        if target.target not in self._parsers:
-            self._parsers[target.target] = Parser(self._settings.limits, self._settings.keep.get(target.role, ()))
-        return self._parsers[target.target]
+        name = _name(target)
+        if name not in self._parsers:
+            self._parsers[name] = Parser(self._settings.limits, self._settings.keep.get(target.role, ()))
+        return self._parsers[name]
 
     def _note(self, target: Target, failure: ScrapeError | None, took: float) -> None:
         SCRAPES.labels(target.role, failure.reason if failure else "ok").inc()
         SECONDS.labels(target.role).observe(took)
-        if failure and self._failing.get(target.target) != failure.reason:  # a target that stays away is logged once
-            self._failing[target.target] = failure.reason
+        name = _name(target)
+        if failure and self._failing.get(name) != failure.reason:  # a target that stays away is logged once
+            self._failing[name] = failure.reason
             log.warning("%s (%s) cannot be scraped: %s", target.target, target.url, failure)
-        elif not failure and target.target in self._failing:
-            del self._failing[target.target]
+        elif not failure and name in self._failing:
+            del self._failing[name]
             log.info("%s can be scraped again", target.target)
 
     async def _page(self, target: Target) -> tuple[bytes, str]:
@@ -149,6 +153,11 @@ class Scraper:
                     raise ScrapeError("too_large", f"the page is larger than {most} bytes")
                 chunks.append(chunk)
             return b"".join(chunks), answer.headers.get("content-type", "")
+
+
+def _name(target: Target) -> _Name:
+    """Two fleets may have targets of the same name."""
+    return target.fleet, target.target
 
 
 def _words(error: Exception) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from collectors.collector import Collector, phase
+from collectors.discovery import Discovery
 from collectors.settings import CollectSettings
 from trimtab import tracing
 from trimtab.errors import TrimtabError
@@ -43,7 +44,7 @@ def snapshots(bus: MemoryBus) -> dict[str, list[Snapshot]]:
 
 @contextlib.asynccontextmanager
 async def running(file: Path, bus: MemoryBus) -> AsyncIterator[asyncio.Task[int]]:
-    collector = Collector(SETTINGS, file, bus)
+    collector = Collector(SETTINGS, Discovery(file), bus)
     task = asyncio.create_task(collector.run())
     try:
         yield task
@@ -156,7 +157,7 @@ def test_a_dead_spool_ends_the_collector_loudly(tmp_path: Path, serve: Any, page
         file = tmp_path / "targets.json"
         async with serve(pages(lambda: b"nv_a 1\n")) as good:
             file.write_text(json.dumps([group(good.address, "good")]))
-            await Collector(SETTINGS, file, Mad()).run()
+            await Collector(SETTINGS, Discovery(file), Mad()).run()
 
     with pytest.raises(TrimtabError, match="cannot deliver"):
         asyncio.run(run())
