@@ -1,0 +1,1 @@
+"""One incident on one page: what happened, why, what was done, and what was not."""
