@@ -29,13 +29,19 @@ def detect_run(
     jars: Path | None = typer.Option(
         None, envvar="TRIMTAB_FLINK_JARS", help="Folder with Flink's Kafka connector. Default: where `trimtab doctor` keeps it."
     ),
-    health_port: int = typer.Option(
-        0, help="Answers GET / on this loopback port with 200 once the job processes. 0: a free one."
+    health_port: int = typer.Option(0, help="Answers GET / on this port with 200 once the job processes. 0: a free one."),
+    health_host: str = typer.Option("127.0.0.1", help="The address of that port; 0.0.0.0 in a pod, for its probes."),
+    cluster: str | None = typer.Option(
+        None,
+        help="Run the job on the Flink cluster whose REST API is at this host:port, and watch over it from here. It must have "
+        "the jars and Trimtab's packages (the image trimtab-detect), and see --checkpoints under the same path. "
+        "[default: a mini-cluster in this process]",
+        show_default=False,
     ),
     rest_port: int = typer.Option(0, help="Flink's own REST API on this loopback port. 0: a free one."),
     spans: Path | None = typer.Option(None, help="Write OpenTelemetry spans to this file, one JSON object a line."),
 ) -> None:
-    """Run the job on Flink's mini-cluster in this process until it is stopped.
+    """Run the job until it is stopped: on Flink's mini-cluster in this process, or on the cluster that --cluster names.
 
     Example: trimtab detect run --kafka 127.0.0.1:9092 --checkpoints /var/lib/trimtab/checkpoints --health-port 9101
     """
@@ -59,8 +65,10 @@ def detect_run(
                 checkpoints=checkpoints,
                 rest_port=rest_port,
                 shared_classes=next(iter(cache.glob("jdk-*.jsa")), None),
+                cluster=cluster,
             ),
             health_port=health_port,
+            health_host=health_host,
             spans=spans,
         )
     )

@@ -17,6 +17,7 @@ from detectors.context import LEARNED, REMEMBER_TICKS, Context
 from detectors.gap import GapWatch
 from detectors.lifecycle import Condition, Lifecycles
 from detectors.members.change_point import ChangePointMember
+from detectors.observe import Observation
 from detectors.settings import DetectSettings
 from trimtab.messages import Finding, FindingKind
 
@@ -53,6 +54,16 @@ class Diagnosis:
         if not self._gap.now:
             conditions += _faults(context, change)
         return self._lives.step(seen.tick, seen.time, _once(conditions), held)
+
+    def suspects(self, seen: Observation) -> set[str]:
+        """The replicas about which there is a finding, by themselves, with their version or with the fleet; demand is none."""
+        found: set[str] = set()
+        for condition in self._lives.firing():
+            if condition.target is not None:
+                found.add(condition.target)
+            elif condition.kind != "demand_shift":
+                found |= {h.target for h in seen.replicas if condition.version in (None, h.version)}
+        return found
 
     def _remember(self, context: Context) -> None:
         tick = context.seen.tick

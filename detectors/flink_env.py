@@ -1,4 +1,4 @@
-"""Starts Flink's own mini-cluster in this process's JVM: small, quick to react, quiet.
+"""Starts Flink's own mini-cluster in this process's JVM (small, quick to react, quiet), or speaks to a cluster elsewhere.
 
 The whole cluster (job manager, one task manager with one slot) is one JVM, and Python runs in one worker process beside it.
 Both end when this process ends: the JVM watches its standard input, the worker its connection to the JVM.
@@ -11,7 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import Missing
 
@@ -72,14 +72,16 @@ class FlinkSettings:
     """A class-data archive of the JDK, which saves about a second at start; see the documentation of -XX:SharedArchiveFile."""
     heap: int = 320
     checkpoint_every: float = 5.0
+    cluster: str | None = None
+    """Address (host:port) of the REST API of a cluster to run on; its own configuration says its memory. None: a mini-cluster."""
     bundle_seconds: float = 0.02
     """Longest wait of an event for others before it crosses to Python: two crossings lie on the way of a snapshot."""
 
 
 def start(settings: FlinkSettings, restore: Path | None = None) -> StreamExecutionEnvironment:
-    """An execution environment on a mini-cluster that restores from the checkpoint folder `restore`, if given.
+    """An execution environment on a mini-cluster, or on `settings.cluster`, that restores from the checkpoint `restore`, if given.
 
-    Raises `Missing` when Java or the connector is not there. Call once per process: a JVM is started the first time.
+    A cluster must have the jars and this program's packages itself, and see the checkpoints under the same path. Raises `Missing` when Java or the connector is not there. Call once per process: a JVM is started the first time.
     """
     _prepare_process(settings)
     from pyflink.common import Configuration
@@ -88,7 +90,31 @@ def start(settings: FlinkSettings, restore: Path | None = None) -> StreamExecuti
     configuration = Configuration()
     for key, value in _options(settings, restore).items():
         configuration.set_string(key, value)
+    if settings.cluster:
+        return _remote(settings.cluster, configuration, restore)
     return StreamExecutionEnvironment.get_execution_environment(configuration)
+
+
+def _remote(cluster: str, configuration: Any, restore: Path | None) -> StreamExecutionEnvironment:
+    """PyFlink offers a remote environment only behind `flink run`; Java's constructor is the same thing."""
+    from pyflink.datastream import StreamExecutionEnvironment
+    from pyflink.java_gateway import get_gateway
+    from pyflink.util.java_utils import to_jarray
+
+    gateway = get_gateway()
+    jvm = gateway.jvm
+    flink = jvm.org.apache.flink
+    saved = flink.runtime.jobgraph.SavepointRestoreSettings.none()
+    if restore:
+        claim = flink.core.execution.RecoveryClaimMode.CLAIM
+        saved = flink.runtime.jobgraph.SavepointRestoreSettings.forPath(restore.resolve().as_uri(), False, claim)
+    host, _, port = cluster.rpartition(":")
+    nothing = to_jarray(jvm.java.lang.String, [])
+    urls = to_jarray(jvm.java.net.URL, [])
+    remote = flink.streaming.api.environment.RemoteStreamEnvironment(
+        host, int(port), configuration._j_configuration, nothing, urls, saved
+    )
+    return StreamExecutionEnvironment(remote)
 
 
 def java_home() -> Path:
@@ -135,9 +161,20 @@ def _prepare_process(settings: FlinkSettings) -> None:
 
 
 def _options(settings: FlinkSettings, restore: Path | None) -> dict[str, str]:
-    options = {
+    options = _job_options(settings)
+    if settings.cluster:
+        return options
+    options |= _mini_cluster_options(settings)
+    if restore:
+        options["execution.state-recovery.path"] = restore.resolve().as_uri()
+        # The new run owns what it restored from, and removes it once it has newer ones.
+        options["execution.state-recovery.claim-mode"] = "CLAIM"
+    return options
+
+
+def _mini_cluster_options(settings: FlinkSettings) -> dict[str, str]:
+    return {
         "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in sorted(settings.jars.glob("*.jar"))),
-        "parallelism.default": "1",
         "io.tmp.dirs": str(settings.logs.resolve() / "tmp"),
         "jobmanager.bind-host": "127.0.0.1",
         "taskmanager.bind-host": "127.0.0.1",
@@ -150,6 +187,12 @@ def _options(settings: FlinkSettings, restore: Path | None) -> dict[str, str]:
         "taskmanager.memory.network.min": "8m",
         "taskmanager.memory.network.max": "8m",
         "taskmanager.memory.segment-size": "16kb",
+    }
+
+
+def _job_options(settings: FlinkSettings) -> dict[str, str]:
+    return {
+        "parallelism.default": "1",
         "execution.buffer-timeout.interval": "5 ms",
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
@@ -171,8 +214,3 @@ def _options(settings: FlinkSettings, restore: Path | None) -> dict[str, str]:
         "restart-strategy.fixed-delay.delay": "1 s",
         "table.dml-sync": "false",
     }
-    if restore:
-        options["execution.state-recovery.path"] = restore.resolve().as_uri()
-        # The new run owns what it restored from, and removes it once it has newer ones.
-        options["execution.state-recovery.claim-mode"] = "CLAIM"
-    return options

@@ -37,8 +37,8 @@ class Health:
         return healthy, {"healthy": healthy, "state": self.state, "heartbeat_age_seconds": age, "restored": self.restored}
 
 
-def serve(health: Health, port: int) -> ThreadingHTTPServer:
-    """Answers every GET on `127.0.0.1:port` (0 takes a free one) with 200 when healthy, else 503; JSON either way.
+def serve(health: Health, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """Answers every GET on `host:port` (0 takes a free one) with 200 when healthy, else 503; JSON either way.
 
     ``/metrics`` is this process's Prometheus page, healthy or not.
     """
@@ -60,6 +60,6 @@ def serve(health: Health, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:
             """Probes come every second; they are not news."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server

@@ -21,7 +21,7 @@ from detectors.members.isolation_forest import Trees
 from trimtab.errors import Missing
 
 FOREST, NETWORK, FACTS, DIGEST = "forest.npz", "forecaster.onnx", "facts.msgpack", "DIGEST"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from detectors import fusion
 from detectors.context import Context
 from detectors.diagnosis import Diagnosis
 from detectors.features import NAMES, Extractor
-from detectors.members.base import Detector, Verdict
+from detectors.members.base import Detector, LearnedDetector, Verdict
 from detectors.members.canary import CanaryMember
 from detectors.members.change_point import ChangePointMember
 from detectors.members.cnn_lstm import CnnLstmMember
@@ -29,7 +29,7 @@ from trimtab.messages import Finding, FleetSpec, Score, Snapshot
 
 __all__ = ["DetectSettings", "Output", "Pipeline"]
 
-STATE = 1
+STATE = 2
 
 
 class Output(NamedTuple):
@@ -53,7 +53,7 @@ class Pipeline:
         self._invariants, self._canary = InvariantsMember(settings), CanaryMember(settings)
         self._history, self._change = HistoryMember(), ChangePointMember(settings.surge_ratio, settings.interval)
         self._always: list[Detector] = [self._invariants, PeersMember(), self._history, self._canary, self._change]
-        self._learned: list[Detector] = []
+        self._learned: list[LearnedDetector] = []
         self._diagnosis = Diagnosis(fleet, settings)
         self._spec: FleetSpec | None = None
         self._models: Models | None = None
@@ -115,6 +115,9 @@ class Pipeline:
             remembered={},
         )
         findings = self._diagnosis.diagnose(context, self._change)
+        suspects = self._diagnosis.suspects(seen)
+        for learned in self._learned:
+            learned.settle(suspects)
         return Output([score for name, verdict in verdicts.items() for score in _scores(seen, name, verdict)], findings)
 
     def dump(self) -> bytes:

@@ -17,7 +17,7 @@ import httpx
 import psutil
 from prometheus_client import REGISTRY
 
-from detectors import checkpoints, flink_env, health
+from detectors import checkpoints, cluster, flink_env, health
 from detectors.flink_env import FlinkSettings
 from detectors.health_metrics import HealthMetrics
 from detectors.settings import DetectSettings
@@ -38,6 +38,7 @@ class Service:
     detect: DetectSettings
     flink: FlinkSettings
     health_port: int = 0
+    health_host: str = "127.0.0.1"
     spans: Path | None = None
 
 
@@ -56,7 +57,7 @@ def run(service: Service) -> None:
     state = health.Health(heartbeat)
     selfmetrics.describe("detectors")
     REGISTRY.register(HealthMetrics(lambda: state.state, heartbeat, service.flink.checkpoints))
-    server = health.serve(state, service.health_port)
+    server = health.serve(state, service.health_port, service.health_host)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     # Known in advance, because the API is asked why a restore failed.
@@ -64,6 +65,8 @@ def run(service: Service) -> None:
     again = False
     try:
         _wait_for_topics(service.bus)
+        if flink.cluster:
+            cluster.make_room(flink.cluster, NAME)
         restore = next(iter(checkpoints.completed(flink.checkpoints)), None)
         log.info("starting the job %s", f"from {restore}" if restore else "without a checkpoint")
         state.restored = str(restore) if restore else None
@@ -90,11 +93,12 @@ def _run_job(service: Service, restore: Path | None, state: health.Health) -> No
     environment = flink_env.start(service.flink, restore)
     from detectors import job  # imports PyFlink, which wants the process prepared
 
-    job.build(environment, service.bus.bootstrap, service.detect, state.heartbeat, service.spans)
+    beat = cluster.HEARTBEAT if service.flink.cluster else state.heartbeat
+    job.build(environment, service.bus.bootstrap, service.detect, beat, service.spans)
     client: Any = None
     try:
         client = environment.execute_async(NAME)
-        _follow(client, service.flink.rest_port, restore, state)
+        _follow(client, service.flink, restore, state)
     except SystemExit:
         raise
     except _CannotRestore:
@@ -110,25 +114,28 @@ def _run_job(service: Service, restore: Path | None, state: health.Health) -> No
             _cancel(client)
 
 
-def _follow(client: Any, rest_port: int, restore: Path | None, state: health.Health) -> None:
+def _follow(client: Any, flink: FlinkSettings, restore: Path | None, state: health.Health) -> None:
     job_id = str(client.get_job_id())
+    address = flink.cluster or f"127.0.0.1:{flink.rest_port}"
     while True:
         state.state = str(client.get_job_status().result()).removeprefix("JobStatus.")
         if state.state == "FAILED":
             client.get_job_execution_result().result()  # raises what it failed of
         if state.state in ("FAILED", "CANCELED", "FINISHED"):
             raise Unavailable(f"the job is {state.state}")
+        if flink.cluster and cluster.processes(flink.cluster, job_id):
+            state.heartbeat.write_text(f"{time.time()}\n")  # the job's own lies on another machine
         if restore and state.beat_age(time.time()) is None:
-            reason = _restore_failure(rest_port, job_id)
+            reason = _restore_failure(address, job_id)
             if reason:
                 raise _CannotRestore(reason)
         time.sleep(0.5)
 
 
-def _restore_failure(rest_port: int, job_id: str) -> str | None:
+def _restore_failure(address: str, job_id: str) -> str | None:
     """Why the tasks fail, if it is the state they restore from; they would try the same again for ever."""
     try:
-        answer = httpx.get(f"http://127.0.0.1:{rest_port}/jobs/{job_id}/exceptions", timeout=2.0).json()
+        answer = httpx.get(f"http://{address}/jobs/{job_id}/exceptions", timeout=2.0).json()
         entries = answer["exceptionHistory"]["entries"]
     except (httpx.HTTPError, ValueError, KeyError):
         return None

@@ -38,6 +38,14 @@ class Detector(Protocol):
         ...
 
 
+class LearnedDetector(Detector, Protocol):
+    """A detector that was trained, and whose calibration goes on with what proves to be normal."""
+
+    def settle(self, suspects: set[str]) -> None:
+        """Called once per tick after `score`: targets about which there is a finding, so that they are not learned."""
+        ...
+
+
 def strongest(names: list[str], values: Array, count: int = 3) -> list[tuple[str, float]]:
     """The `count` largest of |values| [F] that are known, with their names."""
     size = np.nan_to_num(np.abs(values))

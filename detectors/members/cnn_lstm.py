@@ -1,7 +1,7 @@
 """CNN + LSTM forecaster: does this tick follow from the last ones?
 
 A convolution over signals and 3 ticks, an LSTM over 12 ticks, and a linear layer forecast the next residuals. Statistic:
-root mean square of the three largest forecast errors, each over its normal scale. Score: calibrated tail on training ticks.
+root mean square of the three largest forecast errors, each over its normal scale. Score: calibrated tail on normal ticks.
 It sees changes of course (a jump, a drift's start) that lie inside the normal range of each signal; a state that lasts it
 learns to expect, so diagnosis does not wait for it. Trained with torch, scored with onnxruntime: no torch here.
 Memory: 40 kB of weights, 12 rows of residuals per replica; time: one run per tick for all replicas, 0.1 ms.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.calibration import Calibration
+from detectors.calibration import Calibration, Recalibration
 from detectors.features import NAMES
 from detectors.members.base import Array, Verdict, strongest
 from detectors.observe import Observation
@@ -53,7 +53,7 @@ class CnnLstmMember:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        self._scale, self._calibration = np.array(scale), calibration
+        self._scale, self._calibration = np.array(scale), Recalibration(calibration)
         self._windows: dict[str, list[list[float]]] = {}
 
     def score(self, seen: Observation) -> Verdict:
@@ -66,20 +66,25 @@ class CnnLstmMember:
             inputs = np.array([encode(np.array(self._windows[names[i]])) for i in ready], dtype=np.float32)
             forecast = self._session.run(None, {"window": inputs})[0].astype(np.float64)
             errors[ready] = (seen.residuals[ready] - forecast) / self._scale
-            scores[ready] = self._calibration.score(statistic(errors[ready]))
+            scores[ready] = self._calibration.score([names[i] for i in ready], statistic(errors[ready]))
         windows = {name: self._windows.get(name, []) for name in names}
         for i in usable:
             windows[names[i]] = [*windows[names[i]], seen.residuals[i].tolist()][-WINDOW:]
         self._windows = windows
         return Verdict(names, scores, [strongest(NAMES, row) for row in errors])
 
+    def settle(self, suspects: set[str]) -> None:
+        """See `LearnedDetector`."""
+        self._calibration.settle(suspects)
+
     def dump(self) -> dict[str, Any]:
         """The state as plain values."""
-        return {"windows": self._windows}
+        return {"windows": self._windows, "calibration": self._calibration.dump()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a dumped state."""
         self._windows = dict(state["windows"])
+        self._calibration.restore(state["calibration"])
 
 
 def fit(
@@ -88,51 +93,34 @@ def fit(
     """Train on residual sequences [T, F]: the network as ONNX, the normal scale of each error [F], and the calibration.
 
     Augmentation, because a minute is short: noise, a constant offset of a window (another normal level), a wider or narrower
-    swing, and unknown signals. Loss is Huber, so that the odd tick of the recording does not shape the forecast.
+    swing, and unknown signals. Loss is Huber, so that the odd tick of the recording does not shape the forecast. Scale and
+    calibration come from ticks that were not trained on: each half of the recording is forecast from the other half.
     """
     import torch
 
-    from detectors.members.cnn_lstm_network import build, to_onnx
+    from detectors.members.cnn_lstm_network import learn, to_onnx
 
-    pairs = [(s[max(0, t - WINDOW) : t], s[t]) for s in sequences for t in range(WARM_UP, len(s))]
-    inputs = np.array([encode(window) for window, _ in pairs], dtype=np.float32)
-    targets = np.array([target for _, target in pairs], dtype=np.float64)
-    known = np.isfinite(targets)
-    width = targets.shape[1]
+    pairs = [(s[max(0, t - WINDOW) : t], s[t], 2 * t < len(s)) for s in sequences for t in range(WARM_UP, len(s))]
+    inputs = np.array([encode(window) for window, _, _ in pairs])
+    targets = np.array([target for _, target, _ in pairs], dtype=np.float64)
+    first = np.array([early for _, _, early in pairs])
+    errors = np.full(targets.shape, np.nan)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = build(width)
-            optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-3)
-            x_all = torch.from_numpy(inputs)
-            y_all = torch.from_numpy(np.clip(np.nan_to_num(targets), -INPUT_LIMIT, INPUT_LIMIT).astype(np.float32))
-            k_all = torch.from_numpy(known.astype(np.float32))
-            for step in range(steps):
-                pick = torch.randint(len(x_all), (64,))
-                x, y, k = x_all[pick].clone(), y_all[pick], k_all[pick]
-                swing, offset = 0.6 + 0.8 * torch.rand(64, 1), torch.randn(64, width) * 0.4
-                seen = x[:, :, width:] * (torch.rand(64, 1, width) > 0.1)
-                x[:, :, :width] = (
-                    x[:, :, :width] * swing[:, None] + offset[:, None] + 0.2 * torch.randn(64, WINDOW, width)
-                ) * seen
-                x[:, :, width:] = seen
-                loss = (torch.nn.functional.huber_loss(network(x), y * swing + offset, reduction="none") * k).sum() / k.sum()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                if step % 25 == 0:
-                    progress(step / steps)
-            network.eval()
-            with torch.no_grad():
-                errors = np.where(known, targets - network(x_all).numpy(), np.nan)
-            onnx = to_onnx(network, width)
+            for done, mine in enumerate((first, ~first)):
+                half = learn(inputs[mine], targets[mine], steps // 2)
+                errors[~mine] = targets[~mine] - half.forecast(inputs[~mine])
+                progress((done + 1) / 4)
+            network = learn(inputs, targets, steps, lambda share: progress((1 + share) / 2))
+            onnx = to_onnx(network)
     finally:
         torch.set_num_threads(before)
-    # In-sample errors are too small: the scale has a floor of half the normal scale of a residual.
-    scale = np.full(width, 1.0)
-    seen_features = known.any(axis=0)
-    scale[seen_features] = np.maximum(np.nanstd(errors[:, seen_features], axis=0) * 1.25, 0.5)
+    known = np.isfinite(errors)
+    scale = np.full(targets.shape[1], 1.0)
+    seen = known.any(axis=0)
+    scale[seen] = np.maximum(np.nanstd(errors[:, seen], axis=0), 0.5)
     progress(1.0)
     return onnx, scale.tolist(), Calibration.fit(statistic(errors / scale))

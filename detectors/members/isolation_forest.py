@@ -2,9 +2,9 @@
 
 Statistic: s = 2^(-E[path length] / c(n)) over the trees (Liu, Ting, Zhou 2008), of nine features of a window: the residuals of
 this tick by group, the largest, their root mean square, and the largest that lasts (median of 3 ticks). Score: calibrated
-tail of s on training ticks. A false alarm costs an entry in the evidence of a finding, never a finding by itself. Trained with
-scikit-learn, scored on flattened trees in numpy (scikit-learn's own `score_samples` takes milliseconds for ten rows, this takes
-a fraction of one). Memory: 64 trees of at most 511 nodes, 4 rows of residuals per replica.
+tail of s on normal ticks (see `calibration`). A false alarm costs an entry in the evidence of a finding, never a finding by
+itself. Trained with scikit-learn, scored on flattened trees in numpy (scikit-learn's own `score_samples` takes milliseconds for
+ten rows, this takes a fraction of one). Memory: 64 trees of at most 511 nodes, 4 rows of residuals per replica.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from detectors.calibration import Calibration
+from detectors.calibration import Calibration, Recalibration
 from detectors.features import NAMES
 from detectors.members.base import Array, Verdict, strongest
 from detectors.observe import Observation
@@ -142,7 +142,7 @@ class IsolationForestMember:
     name = "isolation_forest"
 
     def __init__(self, trees: Trees, calibration: Calibration) -> None:
-        self._trees, self._calibration = trees, calibration
+        self._trees, self._calibration = trees, Recalibration(calibration)
         self._windows: dict[str, list[list[float]]] = {}
 
     def score(self, seen: Observation) -> Verdict:
@@ -160,16 +160,21 @@ class IsolationForestMember:
         self._windows = windows
         scores = np.full(len(names), np.nan)
         if rows:
-            scores[ready] = self._calibration.score(self._trees.statistic(np.array(rows)))
+            scores[ready] = self._calibration.score([names[i] for i in ready], self._trees.statistic(np.array(rows)))
         return Verdict(names, scores, [strongest(NAMES, row) for row in seen.residuals])
+
+    def settle(self, suspects: set[str]) -> None:
+        """See `LearnedDetector`."""
+        self._calibration.settle(suspects)
 
     def dump(self) -> dict[str, Any]:
         """The state as plain values."""
-        return {"windows": self._windows}
+        return {"windows": self._windows, "calibration": self._calibration.dump()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a dumped state."""
         self._windows = dict(state["windows"])
+        self._calibration.restore(state["calibration"])
 
 
 def fit(sequences: list[Array], seed: int = 0) -> tuple[Trees, Calibration]:
@@ -189,4 +194,4 @@ def fit(sequences: list[Array], seed: int = 0) -> tuple[Trees, Calibration]:
 
     forest = IsolationForest(n_estimators=64, max_samples=min(256, 4 * len(windows)), random_state=seed).fit(noisy(4))
     trees = Trees.of(forest)
-    return trees, Calibration.fit(trees.statistic(noisy(4)), caution=1.0)  # the noise is caution enough
+    return trees, Calibration.fit(trees.statistic(noisy(1)))

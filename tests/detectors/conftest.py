@@ -5,13 +5,16 @@ Requests are drawn (Poisson), served at a latency with noise, counted into cumul
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
+from detectors import models_store
 from detectors.models_store import Models
 from detectors.pipeline import Output, Pipeline
 from detectors.settings import DetectSettings
@@ -296,6 +299,12 @@ def recording() -> list[Snapshot]:
 
 
 @pytest.fixture(scope="session")
-def models(recording: list[Snapshot], settings: DetectSettings) -> Models:
-    """Really trained, once per session."""
-    return train(recording, FLEET, settings, lambda step, share: None)
+def models(recording: list[Snapshot], settings: DetectSettings, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Really trained, once per session: what one worker of pytest-xdist trains, the others load."""
+    folder = tmp_path_factory.getbasetemp().parent / "detectors-trained"
+    if os.environ.get("PYTEST_XDIST_WORKER") is None:
+        folder = tmp_path_factory.mktemp("trained")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / models_store.DIGEST).exists():
+            models_store.save(train(recording, FLEET, settings, lambda step, share: None), folder)
+    return models_store.load(folder)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 from sklearn.ensemble import IsolationForest
 
@@ -15,7 +16,8 @@ from detectors.features import Extractor
 from detectors.members.base import Detector
 from detectors.members.canary import CanaryMember
 from detectors.members.change_point import ChangePointMember
-from detectors.members.cnn_lstm import CnnLstmMember
+from detectors.members.cnn_lstm import WINDOW, CnnLstmMember
+from detectors.members.cnn_lstm_network import CnnLstm, to_onnx
 from detectors.members.history import HistoryMember
 from detectors.members.invariants import InvariantsMember
 from detectors.members.isolation_forest import FEATURE_COUNT, IsolationForestMember, Trees
@@ -154,6 +156,14 @@ def test_flat_trees_score_like_scikit_learn_and_survive_storage() -> None:
     assert trees.statistic(rows) == pytest.approx(-forest.score_samples(rows), abs=1e-12)
     again = Trees.from_bytes(trees.to_bytes())
     assert (again.statistic(rows) == trees.statistic(rows)).all()
+
+
+def test_the_stored_network_forecasts_as_the_trained_one() -> None:
+    network = CnnLstm(5).eval()
+    inputs = np.random.default_rng(3).normal(size=(4, WINDOW, 10))
+    session = onnxruntime.InferenceSession(to_onnx(network))
+    stored = session.run(None, {"window": inputs.astype(np.float32)})[0]
+    assert stored == pytest.approx(network.forecast(inputs), abs=1e-5)
 
 
 @pytest.mark.parametrize(("part", "value"), [("left", 10**6), ("right", -3), ("feature", 99)])
