@@ -10,7 +10,6 @@ matter: a sick pod is the one that must be looked at. One that is being deleted 
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -135,12 +134,7 @@ def _port(pod: Object) -> int | None:
 
 
 def _plan(fleet: Object) -> dict[int, PoolRole]:
-    plan = (fleet.get("status") or {}).get("plan") or {}
-    if isinstance(plan, str):
-        try:
-            plan = json.loads(plan)
-        except ValueError:
-            return {}
+    plan = (fleet.get("status") or {}).get("plan")
     pools = plan.get("pools") if isinstance(plan, dict) else None
     roles: dict[int, PoolRole] = {}
     for pool in pools or []:

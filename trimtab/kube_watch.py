@@ -34,11 +34,21 @@ class Watcher:
 
     >>> Watcher(kube, "/api/v1/pods", selector="trimtab.dev/fleet").start()  # doctest: +SKIP
 
-    `changed` is called in that thread after every list and every event; it must be quick and must not raise.
+    `changed` is called in that thread after every list and every event. `heard` is called before it with each single change, as
+    ``("ADDED" | "MODIFIED" | "DELETED", object)``: per event, and after a list for what is other than before, so that an index on
+    top stays right. Both must be quick and must not raise.
     """
 
-    def __init__(self, kube: Kube, path: str, *, selector: str = "", changed: Callable[[], None] | None = None) -> None:
-        self._kube, self._path, self._selector, self._changed = kube, path, selector, changed
+    def __init__(
+        self,
+        kube: Kube,
+        path: str,
+        *,
+        selector: str = "",
+        changed: Callable[[], None] | None = None,
+        heard: Callable[[str, Object], None] | None = None,
+    ) -> None:
+        self._kube, self._path, self._selector, self._changed, self._heard = kube, path, selector, changed, heard
         self._objects: dict[Key, Object] = {}
         self._lock = threading.Lock()
         self._version: str | None = None
@@ -75,6 +85,11 @@ class Watcher:
         with self._lock:
             return dict(self._objects)
 
+    def get(self, namespace: str, name: str) -> Object | None:
+        """One object, as last heard; None when it is not known."""
+        with self._lock:
+            return self._objects.get((namespace, name))
+
     def _run(self) -> None:
         pause = _PAUSE_SECONDS
         while not self._stop.is_set():
@@ -101,12 +116,13 @@ class Watcher:
 
     def _list(self) -> None:
         answer = self._kube.get(self._path, labelSelector=self._selector)
+        version, fresh = str(answer["metadata"]["resourceVersion"]), {_key(each): each for each in answer.get("items") or []}
         with self._lock:
-            self._objects = {_key(each): each for each in answer.get("items") or []}
-        self._version = str(answer["metadata"]["resourceVersion"])
+            before, self._objects = self._objects, fresh
+        self._version = version
         self._synced.set()
         self._well()
-        self._tell()
+        self._tell(_differences(before, fresh))
 
     def _watch(self) -> None:
         query = {
@@ -143,9 +159,12 @@ class Watcher:
                 self._objects.pop(_key(thing), None)
             else:
                 self._objects[_key(thing)] = thing
-        self._tell()
+        self._tell([(kind, thing)])
 
-    def _tell(self) -> None:
+    def _tell(self, changes: list[tuple[str, Object]]) -> None:
+        if self._heard is not None:
+            for kind, thing in changes:
+                self._heard(kind, thing)
         if self._changed is not None:
             self._changed()
 
@@ -174,6 +193,22 @@ class Watcher:
 def _key(thing: Object) -> Key:
     meta = thing["metadata"]
     return str(meta.get("namespace", "")), str(meta["name"])
+
+
+def _differences(before: dict[Key, Object], after: dict[Key, Object]) -> list[tuple[str, Object]]:
+    """What a list says that was not known. An object that was deleted and made again under its name is both."""
+    changes = [("DELETED", each) for key, each in before.items() if key not in after or _uid(after[key]) != _uid(each)]
+    for key, each in after.items():
+        old = before.get(key)
+        if old is None or _uid(old) != _uid(each):
+            changes.append(("ADDED", each))
+        elif old["metadata"].get("resourceVersion") != each["metadata"].get("resourceVersion"):
+            changes.append(("MODIFIED", each))
+    return changes
+
+
+def _uid(thing: Object) -> object:
+    return thing["metadata"].get("uid")
 
 
 def _lines(answer: Any) -> Any:

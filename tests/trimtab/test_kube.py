@@ -19,7 +19,7 @@ import yaml
 
 from trimtab.errors import Missing, Unavailable
 from trimtab.kube import Kube, KubeError, connect, fleet_name, fleet_path, path_of
-from trimtab.kube_watch import Watcher
+from trimtab.kube_watch import Watcher, _differences
 
 PODS = path_of("pods", "prod")
 
@@ -81,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_PATCH(self) -> None:
+        self.server.asked += [query] if (query := {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}) else []
         size = int(self.headers["Content-Length"])
         self.server.bodies.append((self.headers["Content-Type"], json.loads(self.rfile.read(size))))
         self._whole(thing("patched", 9))
@@ -193,6 +194,13 @@ def test_a_patch_is_a_merge_patch(kube: Kube, server: Server) -> None:
     assert server.bodies == [("application/merge-patch+json", {"spec": {"paused": True}})]
 
 
+def test_server_side_apply_names_its_owner(kube: Kube, server: Server) -> None:
+    kube.apply(path_of("pods", "prod", "a"), {"spec": {}}, manager="trimtab", force=False)
+    assert server.bodies == [("application/apply-patch+yaml", {"spec": {}})] and server.asked == [
+        {"fieldManager": "trimtab", "force": "false"}
+    ]
+
+
 def test_an_api_server_that_is_not_there(kube: Kube, server: Server) -> None:
     server.shutdown()
     server.server_close()
@@ -225,6 +233,26 @@ def test_an_expired_version_begins_again_with_a_list(watcher: Watcher, server: S
     wait(lambda: names(watcher) == {"b"})
     wait(lambda: len(server.asked) == 4)
     assert server.asked[-1]["resourceVersion"] == "90" and watcher.problem is None
+
+
+def test_each_change_is_heard_once_after_events_and_after_a_second_list(server: Server, kube: Kube) -> None:
+    server.lists = [
+        listing(5, "a", "b"),
+        {"metadata": {"resourceVersion": "90"}, "items": [thing("a", 5), thing("c", 80), thing("d", 6)]},
+    ]
+    server.watches = [[{"type": "ADDED", "object": thing("c", 6)}, {"type": "ADDED", "object": thing("d", 6)}, gone()], ["stay"]]
+    heard: list[tuple[str, str]] = []
+    watcher = Watcher(kube, PODS, heard=lambda kind, each: heard.append((kind, each["metadata"]["name"]))).start()
+    wait(lambda: len(server.asked) == 4)
+    watcher.stop()
+    assert heard == [("ADDED", "a"), ("ADDED", "b"), ("ADDED", "c"), ("ADDED", "d"), ("DELETED", "b"), ("MODIFIED", "c")]
+    assert watcher.get("prod", "b") is None and (watcher.get("prod", "c") or {})["metadata"]["resourceVersion"] == "80"
+
+
+def test_an_object_made_again_under_its_name_is_another() -> None:
+    old, new = thing("a", 1), thing("a", 2)
+    old["metadata"]["uid"], new["metadata"]["uid"] = "1", "2"
+    assert _differences({("prod", "a"): old}, {("prod", "a"): new}) == [("DELETED", old), ("ADDED", new)]
 
 
 @pytest.mark.parametrize(
