@@ -79,9 +79,10 @@ class FlinkSettings:
 
 
 def start(settings: FlinkSettings, restore: Path | None = None) -> StreamExecutionEnvironment:
-    """An execution environment on a mini-cluster, or on `settings.cluster`, that restores from the checkpoint `restore`, if given.
+    """An execution environment on a mini-cluster or on `settings.cluster`, restoring from the checkpoint `restore` if given.
 
-    A cluster must have the jars and this program's packages itself, and see the checkpoints under the same path. Raises `Missing` when Java or the connector is not there. Call once per process: a JVM is started the first time.
+    A cluster must have the jars and this program's packages itself, and see the checkpoints under the same path.
+    Raises `Missing` when Java or the connector is not there. Call once per process: a JVM is started the first time.
     """
     _prepare_process(settings)
     from pyflink.common import Configuration

