@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
@@ -29,6 +29,12 @@ class Surge(Part):
     for_: PositiveDuration = Field(alias="for")
 
 
+Slowness = Annotated[PositiveDuration, Field(le=60)]
+"""What a fault adds to each batch: at most a minute, as the served model takes it."""
+FaultyShare = Annotated[Share, Field(gt=0)]
+"""The share of batches or answers that a fault hits: of none would be no fault."""
+
+
 def _parameters(given: dict[str, object], kind: str, needed: dict[str, str]) -> None:
     want = needed.get(kind)
     for name, value in given.items():
@@ -42,8 +48,8 @@ class VersionFault(Part):
     """What is wrong with a released version: `slow` needs `by`, `failing` and `wrong` need `share`."""
 
     kind: VersionFaultKind
-    by: PositiveDuration | None = None
-    share: Share | None = None
+    by: Slowness | None = None
+    share: FaultyShare | None = None
 
     @model_validator(mode="after")
     def _fitting(self) -> VersionFault:
@@ -62,7 +68,7 @@ class ReplicaFault(Part):
     """One replica of the stable pool goes wrong: the seed picks it, unless `replica` names it."""
 
     kind: ReplicaFaultKind
-    by: PositiveDuration | None = None
+    by: Slowness | None = None
     replica: str | None = None
 
     @model_validator(mode="after")

@@ -40,12 +40,13 @@ def due(pending: list[Act], now: float) -> tuple[list[Act], list[Act]]:
 
 
 def concerned(scenario: Scenario, kind: str, version: int | None = None) -> list[tuple[int, Event]]:
-    """The events of a kind with their numbers; of releases only those of `version`, when it is given."""
-    return [
+    """The events of a kind with their numbers, in order of time; of releases only those of `version`, when it is given."""
+    found = [
         (i, event)
         for i, event in enumerate(scenario.events)
         if event.kind == kind and (event.release is None or version is None or event.release.version == version)
     ]
+    return sorted(found, key=lambda pair: pair[1].at)
 
 
 def named(event: Event) -> str:
