@@ -25,8 +25,7 @@ from dashboards.panels import SOURCE
 from dashboards.queries import QUERIES, VARIABLES
 
 TAG = "trimtab"
-FINGERPRINT = "trimtab-"
-"""Begins the tag that holds a dashboard's fingerprint: one that differs from the content was edited by hand."""
+"""Every dashboard of ours has it."""
 Json = dict[str, object]
 
 
@@ -47,8 +46,8 @@ class _Mark(AnnotationQuery, Builder[AnnotationQuery]):
 
 
 def dashboards() -> dict[str, Json]:
-    """uid -> the JSON of every dashboard, fingerprint included; the same input gives the same bytes."""
-    return {board.uid: sign(_build(board)) for board in BOARDS}
+    """uid -> the JSON of every dashboard; the same input gives the same bytes."""
+    return {board.uid: _build(board) for board in BOARDS}
 
 
 def text(dashboard: Json) -> str:
@@ -56,28 +55,16 @@ def text(dashboard: Json) -> str:
     return json.dumps(dashboard, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def sign(dashboard: Json) -> Json:
-    """With the tag that holds its fingerprint."""
-    return dashboard | {"tags": [TAG, FINGERPRINT + fingerprint(dashboard)]}
-
-
 def fingerprint(dashboard: Json) -> str:
-    """A digest of everything but what Grafana itself changes (id, version) and the tags."""
-    content = {key: value for key, value in dashboard.items() if key not in ("id", "version", "tags")}
+    """A digest of everything but what Grafana itself sets: id and version."""
+    content = {key: value for key, value in dashboard.items() if key not in ("id", "version")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def signed_as(dashboard: Json) -> str | None:
-    """The fingerprint in its tags; None when it has none."""
-    tags = dashboard.get("tags")
-    found = [tag for tag in tags if isinstance(tag, str) and tag.startswith(FINGERPRINT)] if isinstance(tags, list) else []
-    return found[0].removeprefix(FINGERPRINT) if found else None
 
 
 def _build(board: Board) -> Json:
     made = (
         builders.Dashboard(board.title)
-        .uid(board.uid).description(board.about).time(board.span, "now").refresh("30s").timezone("browser")
+        .uid(board.uid).tags([TAG]).description(board.about).time(board.span, "now").refresh("30s").timezone("browser")
         .tooltip(DashboardCursorSync.CROSSHAIR).editable()
         .variables([_source(), _fleet(board)])
         .annotations(_marks())
