@@ -22,10 +22,10 @@ FROM python AS tools
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --quiet uv==0.13.9
 ENV PATH=/opt/uv/bin:$PATH SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
-    UV_PYTHON=/usr/bin/python3 UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/trimtab/venv \
+    UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/trimtab/venv \
     UV_NO_CACHE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1
 WORKDIR /src
-RUN uv venv --quiet /opt/trimtab/venv
+RUN uv venv --quiet --python /usr/bin/python3 /opt/trimtab/venv
 
 # What each role needs, from the lock, with hashes. A file of its own each, so that an unrelated change of pyproject.toml or
 # of the lock installs nothing anew.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import Info, start_http_server
 
 _build = Info("trimtab_build", "Which process this is and its version.")
@@ -14,8 +16,13 @@ def describe(service: str) -> None:
     _build.info({"service": service, "version": version("trimtab")})
 
 
-def serve(service: str, port: int, host: str = "127.0.0.1") -> int:
+def metrics_host() -> str:
+    """Where metrics are served unless somebody says otherwise: loopback, or TRIMTAB_METRICS_HOST (0.0.0.0 in a pod)."""
+    return os.environ.get("TRIMTAB_METRICS_HOST") or "127.0.0.1"
+
+
+def serve(service: str, port: int, host: str | None = None) -> int:
     """Serves this process's metrics at ``http://host:port/metrics`` in a thread; returns the port (port 0: any free one)."""
     describe(service)
-    server, _thread = start_http_server(port, addr=host)
+    server, _thread = start_http_server(port, addr=host or metrics_host())
     return int(server.server_port)

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from serving_stack.traffic.tally import Result
 from trimtab.errors import Unavailable
+from trimtab.selfmetrics import metrics_host
 
 LATENCY_BUCKETS = (
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0,
@@ -42,8 +43,9 @@ class TrafficMetrics:
             self._latency.labels(result.version).observe(result.latency)
 
     def serve(self, port: int) -> None:
-        """Serves the page on loopback from a thread; raises Unavailable when the port is taken."""
+        """Serves the page from a thread, on `selfmetrics.metrics_host`; raises Unavailable when the port is taken."""
+        host = metrics_host()
         try:
-            start_http_server(port, "127.0.0.1", self.registry)
+            start_http_server(port, host, self.registry)
         except OSError as error:
-            raise Unavailable(f"cannot serve metrics on 127.0.0.1:{port}: {error.strerror}") from error
+            raise Unavailable(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
