@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import niquests.exceptions
-from grafana_client import GrafanaApi
+from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 
 from dashboards.boards.kind import PREFIX
