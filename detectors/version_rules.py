@@ -97,7 +97,9 @@ def demand(c: Context, change: ChangePointMember) -> list[Condition]:
             score=None if math.isnan(score) else score,
         )
     ]
-    return [Condition("demand_shift", "arrivals-up" if more else "arrivals-down", "info", 0.99, words, evidence)]
+    # A further rise is news of its own, though the first one is not over.
+    subject = ("arrivals-up" if more else "arrivals-down") + (f"-{change.step}" if change.step else "")
+    return [Condition("demand_shift", subject, "info", 0.99, words, evidence)]
 
 
 def saturated(c: Context, change: ChangePointMember, sick_versions: set[int | None]) -> list[Condition]:

@@ -45,8 +45,12 @@ def _verdict(scenario: Scenario, recording: Recording, requests: Sequence[Reques
         case DecisionExpected():
             return _each(expected, scenario, recording, [d.time for d in _decided(recording, scenario) if _is(d, expected)])
         case FindingExpected():
-            fired = [f.time for f in recording.findings if f.state == "firing" and _found(f, expected)]
-            return _each(expected, scenario, recording, fired)
+            # A finding counts when it arises: one that only goes on is no answer to what happens meanwhile.
+            fired: dict[str, float] = {}
+            for finding in sorted(recording.findings, key=lambda f: f.time):
+                if finding.state == "firing" and _found(finding, expected):
+                    fired.setdefault(finding.id, finding.time)
+            return _each(expected, scenario, recording, list(fired.values()))
         case NeverExpected():
             return _never(expected, scenario, recording)
         case ClientErrorsExpected():

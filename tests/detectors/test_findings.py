@@ -187,6 +187,34 @@ def test_a_surge_is_demand_and_flagged_within_three_ticks(fleet: Any, pipeline: 
     assert fleet.findings[-1].state == "resolved"
 
 
+def test_a_further_rise_is_a_finding_of_its_own(fleet: Any, pipeline: Pipeline) -> None:
+    fleet.rate = 1
+    fleet.run(pipeline, 20)
+    fleet.rate = 20
+    start = first(fleet.run(pipeline, 30), "demand_shift")
+    fleet.rate = 80
+    surge = fleet.now
+    found = [f for f in fleet.run(pipeline, 12) if f.kind == "demand_shift"]
+    new = next(f for f in found if f.id != start.id)
+    assert new.onset >= surge and new.time - surge <= 3
+    assert new.evidence[0].expected == pytest.approx(20, rel=0.15)
+    assert {f.id for f in found} == {start.id, new.id}
+    assert next(f for f in found if f.id == start.id and f.state == "resolved")
+    fleet.rate = 20
+    assert next(f for f in fleet.run(pipeline, 15) if f.id == new.id and f.state == "resolved")
+
+
+@pytest.mark.parametrize("seed", [6, 7, 8])
+def test_a_bursty_start_is_one_rise(world: Any, replica: Any, settings: Any, seed: int) -> None:
+    def burst(w: Any) -> None:
+        w.rate = float(w.rng.gamma(20 / 1.3, 1.3))
+
+    fleet, pipeline = world([replica("a"), replica("b")], seed=seed, rate=1.0), Pipeline("intent", settings)
+    fleet.run(pipeline, 20)
+    fleet.run(pipeline, 80, before=burst)
+    assert len({f.id for f in fleet.findings if f.kind == "demand_shift"}) == 1
+
+
 def test_a_surge_that_one_replica_cannot_serve_is_saturation(world: Any, replica: Any, pipeline: Pipeline, named: Any) -> None:
     one = world([replica("a", infer=0.02)], seed=4)
     one.run(pipeline, WARM)

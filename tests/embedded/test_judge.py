@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from embedded import scenario as scenarios
@@ -135,6 +136,9 @@ def test_findings_are_expected_as_decisions_are() -> None:
     assert verdict(expected, finding(133, "replica_fault")).held
     assert not verdict(expected, finding(133, "gpu_fault")).held
     assert not verdict(expected, finding(133, "replica_fault", state="resolved")).held
+    before = finding(50, "replica_fault")
+    again = msgspec.structs.replace(before, time=ZERO + 133)
+    assert not verdict(expected, before, again).held  # it was there before the fault, and only goes on
 
 
 @pytest.mark.parametrize(("at", "held"), [(159.9, True), (160.1, False), (174.9, False), (175.1, True)])
