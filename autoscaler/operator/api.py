@@ -44,6 +44,7 @@ class TargetRef(Part):
 
     api_version: Literal["apps/v1"] = Field("apps/v1", description="Only apps/v1.")
     kind: Literal["Deployment"] = Field("Deployment", description="Only Deployment.")
+    role: Literal["triton", "vllm"] = Field("triton", description="What its pods are, for whoever scrapes them.")
     name: str = Field(
         min_length=1,
         max_length=253,
