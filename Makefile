@@ -4,12 +4,13 @@ UV := .cache/uv/bin/uv
 RUN := $(UV) run --frozen --all-extras --no-progress
 PACKAGES := trimtab collectors detectors autoscaler serving_stack dashboards embedded benchmarks
 
-.PHONY: help demo test check format setup clean
+.PHONY: help demo test check docs format setup clean
 
 help:
 	@echo "make demo   start everything on this machine and watch Trimtab run the fleet (SCENARIO=tour SEED=7)"
 	@echo "make test   all tests: lint, types, unit tests, and those against real Kafka, Flink, Triton and Envoy"
 	@echo "make check  lint, types, import directions and unit tests only (under a minute)"
+	@echo "make docs   this documentation as a site, into .cache/site"
 	@echo "make format put the code into the project's style"
 
 $(UV):
@@ -33,6 +34,11 @@ check: setup
 	$(RUN) mypy
 	$(RUN) lint-imports
 	$(RUN) pytest -n 2 --dist loadfile -m "not integration and not e2e"
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	@echo "The site is in .cache/site/index.html"
 
 test: check
 	$(RUN) pytest -m integration
