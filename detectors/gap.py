@@ -43,7 +43,8 @@ class GapWatch:
         self._run = self._run + 1 if whole or still else 0
         if whole or still:
             return [self._whole(missing if whole else stale, targets, whole)]
-        return [c for h in targets for c in self._single(h, frozen.get(h.target))]
+        others_up = any(h.role == "gateway" and h.up for h in targets)
+        return [c for h in targets if not _replaced(h, others_up) for c in self._single(h, frozen.get(h.target))]
 
     def _whole(self, bad: list[Health], targets: list[Health], whole: bool) -> Condition:
         errors = sorted({h.error for h in bad if h.error})
@@ -80,6 +81,11 @@ class GapWatch:
     def restore(self, state: list[Any]) -> None:
         """Take up a dumped state."""
         self._run, self._quiet = state
+
+
+def _replaced(h: Health, others_up: bool) -> bool:
+    """A gateway that is not even said to fail while others answer: its pod was replaced, and the others have its traffic."""
+    return h.role == "gateway" and others_up and h.silent > 0 and h.fails == 0
 
 
 def _most(bad: list[Health], targets: list[Health], share: float) -> bool:

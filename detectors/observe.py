@@ -12,6 +12,7 @@ import numpy.typing as npt
 from detectors.signals import (
     POOL,
     REPLICA,
+    Pages,
     Reading,
     fleet_arrivals,
     gpu_values,
@@ -28,6 +29,8 @@ Matrix = npt.NDArray[np.float64]
 RI = {name: i for i, name in enumerate(REPLICA)}
 PI = {name: i for i, name in enumerate(POOL)}
 LIVELY = 0.6
+GONE_TICKS = 3  # a gateway of which the collectors say nothing for so long, not even that it fails, is no target any more
+_REFUSED = ("cannot connect", "refused")
 _RESETS = ("success", "failure", "request_us", "infer_us")
 
 
@@ -137,11 +140,14 @@ class Observer:
             if page:
                 served = row[RI["requests"]]
                 track.served = [*track.served, float(served)][-2:]
-        gateway, app = self._page("gateway", pages), self._page("app", pages)
+        gateways, app = self._pages("gateway", pages), next(iter(self._pages("app", pages)), None)
         named = {h.version for h in replicas if h.version is not None}
-        on_pages = versions_on(self.fleet, gateway[0] if gateway else None, app[0] if app else None)
-        versions = sorted(named | on_pages)
-        pools = [pool_values(f"{self.fleet}_v{version}", version, gateway, app) for version in versions]
+        versions = sorted(named | versions_on(self.fleet, gateways, app))
+        pools = np.array([pool_values(f"{self.fleet}_v{version}", version, gateways, app) for version in versions])
+        pools = pools.reshape(len(versions), len(POOL))
+        whole = self._all_gateways_said(gateways)
+        if not whole:  # shares and latencies of those that answered are good; the number of requests is not known
+            pools[:, PI["requests"]] = np.nan
         return Observation(
             self.fleet,
             tick.id,
@@ -150,21 +156,32 @@ class Observer:
             np.array(rows).reshape(len(rows), len(REPLICA)),
             np.full((len(rows), 0), np.nan),
             versions,
-            np.array(pools).reshape(len(pools), len(POOL)),
-            fleet_arrivals(self.fleet, gateway),
+            pools,
+            fleet_arrivals(self.fleet, gateways) if whole else math.nan,
             others,
             gpus,
         )
 
-    def _page(self, role: Role, pages: dict[str, tuple[Reading, Reading | None] | None]) -> tuple[Reading, Reading | None] | None:
-        """The page of this role in this tick, unless it is stale: no arrivals on a frozen page does not mean no arrivals."""
+    def _pages(self, role: Role, pages: dict[str, Pages | None]) -> list[Pages]:
+        """The pages of this role in this tick, except stale ones: no arrivals on a frozen page does not mean no arrivals."""
+        found = []
         for name, page in sorted(pages.items()):
             track = self._tracks[name]
             if page and track.role == role and not (track.same and track.liveliness > LIVELY):
-                return page
-        return None
+                found.append(page)
+        return found
 
-    def _take(self, snapshot: Snapshot) -> tuple[Reading, Reading | None] | None:
+    def _all_gateways_said(self, gateways: list[Pages]) -> bool:
+        """Whether no gateway's count is missing. One that refuses connections or is spoken of no more serves nothing."""
+        expected = sum(
+            track.role == "gateway"
+            and track.silent < GONE_TICKS
+            and not (track.fails > 0 and any(word in (track.error or "") for word in _REFUSED))
+            for track in self._tracks.values()
+        )
+        return sum(old is not None for _new, old in gateways) >= expected
+
+    def _take(self, snapshot: Snapshot) -> Pages | None:
         track = self._tracks.get(snapshot.target)
         if track is None or track.role != snapshot.role:
             track = self._tracks[snapshot.target] = _Track(snapshot.role, snapshot.time)

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +100,10 @@ class Reading(NamedTuple):
     digest: int
 
 
+Pages = tuple[Reading, Reading | None]
+"""The page of a target now, and the one before it (None: it is seen for the first time)."""
+
+
 @functools.lru_cache(maxsize=65536)
 def canonical(role: str, series: str) -> str | None:
     """The name under which a raw series counts, or None when nothing here looks at it."""
@@ -176,35 +180,28 @@ def gpu_values(reading: Reading) -> dict[tuple[str, str], dict[str, float]]:
     return found
 
 
-def versions_on(fleet: str, gateway: Reading | None, app: Reading | None) -> set[int]:
-    """The versions that the gateway or the traffic generator speak of."""
+def versions_on(fleet: str, gateways: Sequence[Pages], app: Pages | None) -> set[int]:
+    """The versions that a gateway or the traffic generator speaks of."""
     prefix = f"{fleet}_v"
-    heads = {key.split("|")[0].removeprefix(prefix) for key in (gateway.values if gateway else ()) if key.startswith(prefix)}
-    heads |= {key.split("|")[0] for key in (app.values if app else ())}
+    heads = {key.split("|")[0].removeprefix(prefix) for new, _old in gateways for key in new.values if key.startswith(prefix)}
+    heads |= {key.split("|")[0] for key in (app[0].values if app else ())}
     return {int(head) for head in heads if head.isdigit()}
 
 
-def pool_values(
-    cluster: str, version: int, gateway: tuple[Reading, Reading | None] | None, app: tuple[Reading, Reading | None] | None
-) -> Vector:
-    """The signals of a version's pool [len(POOL)] from the gateway's and the traffic generator's (new, old) pages.
+def pool_values(cluster: str, version: int, gateways: Sequence[Pages], app: Pages | None) -> Vector:
+    """The signals of a version's pool [len(POOL)] from the pages of the gateways and of the traffic generator.
 
-    Latencies are the gateway's; where its histogram did not move although it answered (Envoy merges histograms only at a
-    flush) they are the client's.
+    What several gateways counted is added up; each has an interval of its own. Latencies are the gateways'; where their
+    histograms did not move although they answered (Envoy merges histograms only at a flush) they are the client's.
     """
     found: dict[str, float] = {}
-    if gateway and gateway[1]:
-        now, before = gateway[0].values, gateway[1].values
-        seconds = gateway[0].time - gateway[1].time
-        # A class that Envoy has not seen yet is not on its page: it counts from 0 as soon as the cluster is there.
-        grown = {c: _grown(now, before, f"{cluster}|class{c}", f"{cluster}|") for c in "12345"}
-        answered = float(np.nansum(list(grown.values()))) if any(not math.isnan(v) for v in grown.values()) else math.nan
-        errors = 0.0 if math.isnan(grown["5"]) and not math.isnan(answered) else grown["5"]
-        found = {"answered": answered, "errors": errors, "requests": _ratio(answered, seconds)}
-        found["timeouts"] = increase(now, before, f"{cluster}|timeouts")
-        count = increase(now, before, f"{cluster}|ms_count")
-        found["mean_seconds"] = _ratio(increase(now, before, f"{cluster}|ms_sum") / 1000.0, count)
-        bounds = _buckets(now, before, f"{cluster}|le")
+    each = [_gateway_counts(cluster, new, old) for new, old in gateways if old]
+    if each:
+        found = {
+            name: _sum(counts.get(name, math.nan) for counts in each) for name in ("answered", "errors", "timeouts", "requests")
+        }
+        found["mean_seconds"] = _ratio(_sum(c["ms_sum"] for c in each) / 1000.0, _sum(c["ms_count"] for c in each))
+        bounds = _merged([_buckets(new.values, old.values, f"{cluster}|le") for new, old in gateways if old])
         found["p50_seconds"], found["p99_seconds"] = quantile(bounds, 0.5) / 1000.0, quantile(bounds, 0.99) / 1000.0
     if app and app[1]:
         now, before = app[0].values, app[1].values
@@ -214,6 +211,37 @@ def pool_values(
             bounds = _buckets(now, before, f"{version}|le")
             found["p50_seconds"], found["p99_seconds"] = quantile(bounds, 0.5), quantile(bounds, 0.99)
     return np.array([found.get(name, math.nan) for name in POOL])
+
+
+def _gateway_counts(cluster: str, new: Reading, old: Reading) -> dict[str, float]:
+    """What one gateway counted for one version between two pages; `requests` per second."""
+    now, before = new.values, old.values
+    # A class that Envoy has not seen yet is not on its page: it counts from 0 as soon as the cluster is there.
+    grown = {c: _grown(now, before, f"{cluster}|class{c}", f"{cluster}|") for c in "12345"}
+    answered = _sum(grown.values())
+    return {
+        "answered": answered,
+        "errors": 0.0 if math.isnan(grown["5"]) and not math.isnan(answered) else grown["5"],
+        "requests": _ratio(answered, new.time - old.time),
+        "timeouts": increase(now, before, f"{cluster}|timeouts"),
+        "ms_count": increase(now, before, f"{cluster}|ms_count"),
+        "ms_sum": increase(now, before, f"{cluster}|ms_sum"),
+    }
+
+
+def _sum(values: Iterable[float]) -> float:
+    """The sum of what is known; NaN when nothing is."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(sum(known)) if known else math.nan
+
+
+def _merged(histograms: list[list[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """One cumulative histogram from several with the same bounds."""
+    total: dict[float, float] = {}
+    for histogram in histograms:
+        for bound, count in histogram:
+            total[bound] = total.get(bound, 0.0) + count
+    return sorted(total.items())
 
 
 def _grown(now: Mapping[str, float], before: Mapping[str, float], name: str, family: str) -> float:
@@ -248,9 +276,10 @@ def quantile(buckets: list[tuple[float, float]], q: float) -> float:
     return low
 
 
-def fleet_arrivals(fleet: str, gateway: tuple[Reading, Reading | None] | None) -> float:
-    """Requests per second that arrived at the gateway for this fleet; NaN when unknown."""
-    if not gateway or not gateway[1]:
-        return math.nan
-    grown = increase(gateway[0].values, gateway[1].values, f"arrivals|{fleet}")
-    return _ratio(grown, gateway[0].time - gateway[1].time)
+def fleet_arrivals(fleet: str, gateways: Sequence[Pages]) -> float:
+    """Requests per second that arrived for this fleet at all gateways together; NaN when that of one of them is unknown."""
+    rates = [
+        _ratio(increase(new.values, old.values, f"arrivals|{fleet}"), new.time - old.time) if old else math.nan
+        for new, old in gateways
+    ]
+    return float(sum(rates)) if rates else math.nan

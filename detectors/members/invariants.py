@@ -79,7 +79,8 @@ class InvariantsMember:
         busy = any(h.up and not h.idle_before for h in seen.replicas)
         found = []
         least_same = self._settings.frozen_ticks
-        gateway_still = any(h.role == "gateway" and _stuck_page(h, least_same) for h in seen.others)
+        gateways = [h for h in seen.others if h.role == "gateway"]
+        gateway_still = bool(gateways) and all(_stuck_page(h, least_same) for h in gateways)
         for h in (*seen.replicas, *seen.others):
             least = self._settings.down_ticks
             if h.role == "triton" and h.idle_before and busy:
