@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from rich.console import Console
 
 from embedded import report, scenario, traffic_plan
+from embedded.cluster import ClusterStack
 from embedded.figures import figures
 from embedded.judge import judge
 from embedded.live import verdict_table
-from embedded.player import Player
+from embedded.player import Actors, Player
 from embedded.process import Process
 from embedded.recorder import Recorder
 from embedded.recording import Recording, Request
@@ -26,7 +28,10 @@ from embedded.scenario import Scenario
 from embedded.stack import Stack
 from embedded.supervisor import Event
 from embedded.view import View
+from trimtab.bus import Bus
 from trimtab.errors import Missing, TrimtabError
+from trimtab.kube import connect
+from trimtab.messages import FleetSpec
 
 INTERRUPTED = 130
 _TRAFFIC_STARTS_IN = 3.0
@@ -50,15 +55,57 @@ def list_scenarios() -> int:
     return 0
 
 
-def run(name_or_file: str, *, seed: int | None = None, out: Path | None = None, plain: bool = False) -> int:
+class Playable(Actors, Protocol):
+    """What a scenario is played on: `embedded.stack.Stack`, or `embedded.cluster.ClusterStack`."""
+
+    folder: Path
+    fleet: FleetSpec
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Most memory that it took; 0 when that is not known."""
+
+    def start(self) -> None:
+        """Returns when all is ready for traffic."""
+
+    def bus(self) -> Bus:
+        """A new connection to its Kafka."""
+
+    def start_traffic(self, plan: Path, start_at: float | None = None) -> Process:
+        """Sends a plan's traffic; the process ends with the plan."""
+
+    def start_training(self, ticks: int = ...) -> Process | None:
+        """Trains the learned detectors; None where that is not the scenario's to do."""
+
+    def stop(self) -> None:
+        """Nothing of it is left; calling it again changes nothing."""
+
+
+class Cluster(NamedTuple):
+    """Which Kubernetes cluster: the fleet's namespace, the system's, and how to reach the API server."""
+
+    namespace: str
+    system: str = "trimtab"
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+def run(
+    name_or_file: str,
+    *,
+    seed: int | None = None,
+    out: Path | None = None,
+    plain: bool = False,
+    cluster: Cluster | None = None,
+) -> int:
     """Plays a scenario and writes the results; returns the exit code: 0 all held, 1 not, 130 interrupted.
 
-    Raises `SettingsError` for a scenario that is not right, and `TrimtabError` with the log's last lines when the stack
-    does not start.
+    It is played on a new stack on this machine, or on a `cluster` on which the system runs. Raises `SettingsError` for a
+    scenario that is not right, and `TrimtabError` with the log's last lines when the stack does not start.
     """
     played = scenario.read(scenario.find(name_or_file))
     folder = _results_folder(out, played.name)
-    return _Demo(played, played.seed if seed is None else seed, folder, plain).run()
+    return _Demo(played, played.seed if seed is None else seed, folder, plain, cluster).run()
 
 
 def _results_folder(out: Path | None, name: str) -> Path:
@@ -73,14 +120,21 @@ def _results_folder(out: Path | None, name: str) -> Path:
 
 
 class _Demo:
-    def __init__(self, played: Scenario, seed: int, folder: Path, plain: bool) -> None:
+    def __init__(self, played: Scenario, seed: int, folder: Path, plain: bool, cluster: Cluster | None) -> None:
         self._scenario, self._seed, self._folder = played, seed, folder
         self._console = console()
         self._view = View(self._console, played, seed, as_lines=plain)
-        self._stack = Stack(folder / "stack", played.spec(), seed, self._on_event)
+        self._stack: Playable = self._make(cluster, seed)
         self._recorder: Recorder | None = None
         self._training: Process | None = None
         self._trouble: list[str] = []
+
+    def _make(self, cluster: Cluster | None, seed: int) -> Playable:
+        folder, spec = self._folder / "stack", self._scenario.spec()
+        if cluster is None:
+            return Stack(folder, spec, seed, self._on_event)
+        kube = connect(cluster.kubeconfig, cluster.context)
+        return ClusterStack(folder, spec, kube, cluster.namespace, cluster.system, self._on_event)
 
     def run(self) -> int:
         interrupted = False
@@ -114,7 +168,7 @@ class _Demo:
     def _start(self) -> Recorder:
         self._view.stage("starting Kafka, Flink, Triton, Envoy and the autoscaler")
         self._stack.start()
-        recorder = Recorder(self._stack.bus(), self._scenario.spec(), self._folder / "records.jsonl")
+        recorder = Recorder(self._stack.bus(), self._stack.fleet, self._folder / "records.jsonl")
         recorder.start()
         self._recorder = recorder
         self._view.attach(recorder)

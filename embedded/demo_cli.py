@@ -18,6 +18,10 @@ def play(
     plain: Annotated[
         bool, typer.Option("--plain", help="Plain lines instead of the live view, as when not in a terminal.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="NAMESPACE", help="Play on a Kubernetes cluster, with a ModelFleet in this namespace."),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the scenarios that ship with Trimtab, and stop.")] = False,
 ) -> None:
     """Play a scenario on the whole stack on this machine, and judge it.
@@ -32,8 +36,14 @@ def play(
     Exit code: 0 every expectation held, 1 one was missed, 2 the scenario
     or the machine is not fit for it, 130 after Ctrl-C.
 
+    With --cluster it makes a ModelFleet on a cluster where the system runs
+    already, plays on that, and deletes it: see docs/kubernetes.md.
+
     Example: trimtab demo --scenario bad-answers --seed 3 --out /tmp/run
     """
     from embedded import demo as play_demo
 
-    raise typer.Exit(play_demo.list_scenarios() if list_ else play_demo.run(scenario, seed=seed, out=out, plain=plain))
+    if list_:
+        raise typer.Exit(play_demo.list_scenarios())
+    where = None if cluster is None else play_demo.Cluster(cluster)
+    raise typer.Exit(play_demo.run(scenario, seed=seed, out=out, plain=plain, cluster=where))

@@ -66,6 +66,10 @@ class Kube:
         """The API server's address."""
         return str(self._client.configuration.host)
 
+    def new_client(self) -> Any:
+        """Another client of the same API server, for what changes the client that it is given (`kubernetes.stream`)."""
+        return type(self._client)(self._client.configuration)
+
     def get(self, path: str, **query: object) -> Object:
         """One object, or a list with its ``items``. Raises `KubeError`, or `Unavailable` when there is no answer."""
         return self.request("GET", path, query)
