@@ -6,7 +6,7 @@
 - A new replica takes requests after `start_seconds`. One that is removed ends its request and takes no other; those that start
   are removed first, then the newest.
 - A try that fails is tried again, as the gateway does: after a random pause up to 25 ms, at most 40 times. Hedging is left out.
-- What the replica with a fault does is up to `Fault`; the fault is in the oldest replica and lasts for its time.
+- A `Fault` is in the oldest replica, or in all of them, and lasts for its time.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ _PAUSE_SECONDS = 0.025
 
 @dataclass(frozen=True)
 class Fault:
-    """What the oldest replica does wrong from `at` for `lasts` seconds: it takes longer, or a share of its tries fails."""
+    """What goes wrong from `at` for `lasts` seconds in the oldest replica, or in each one: it takes longer, or tries fail.
+
+    `slower_by` is in seconds per request, `fails` the share of tries.
+    """
 
     at: float
     lasts: float
     slower_by: float = 0.0
     fails: float = 0.0
+    everywhere: bool = False
 
 
 class Signals(NamedTuple):
@@ -147,7 +151,7 @@ class Fleet:
         """Seconds that this try keeps its replica."""
         seconds = SERVICE_SECONDS * self.rng.uniform(1 - SPREAD, 1 + SPREAD)
         fault = self.fault
-        if fault and replica.number == 1 and fault.at <= at < fault.at + fault.lasts:
+        if fault and (fault.everywhere or replica.number == 1) and fault.at <= at < fault.at + fault.lasts:
             if self.rng.random() < fault.fails:
                 over = at + FAILED_TRY_SECONDS
                 if tried + 1 < MOST_TRIES:

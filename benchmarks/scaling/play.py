@@ -42,6 +42,9 @@ def situations(duration: float, at: float) -> list[Situation]:
         Situation("long_surge", "arrivals x3 for 180 s", duration, surge=Surge(at=at, factor=3, lasts=180)),
         Situation("slow", "a replica 300 ms slower, 120 s", duration, fault=Fault(at, 120, slower_by=0.3)),
         Situation("slowish", "a replica 200 ms slower, 120 s", duration, fault=Fault(at, 120, slower_by=0.2)),
+        Situation(
+            "slow_fleet", "all replicas 50 ms slower, 120 s", duration, fault=Fault(at, 120, slower_by=0.05, everywhere=True)
+        ),
         Situation("failing", "a replica fails half, 120 s", duration, fault=Fault(at, 120, fails=0.5)),
     ]
 

@@ -2,7 +2,7 @@
 
 The model (`benchmarks/scaling/fleet.py`) and the rules' sources are in docs/benchmarks.md. Figures, medians over seeds, for each
 controller `<key>` and situation `<sit>`: `<key>_<sit>_slo_s`, `<key>_<sit>_replica_s`; `<key>_surge_reaction_s`,
-`<key>_surge_enough_s` (also `long_surge`); `<key>_slow_added` (also `slowish`, `failing`; replicas).
+`<key>_surge_enough_s` (also `long_surge`); `<key>_slow_added` (also `slowish`, `slow_fleet`, `failing`; replicas).
 """
 
 from __future__ import annotations

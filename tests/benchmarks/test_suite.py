@@ -53,12 +53,12 @@ def test_scaling_quick_gives_numbers_for_every_controller_and_situation(monkeypa
     monkeypatch.setattr(play, "situations", lambda duration, at: whole(240.0, 30.0))
     record = frame.measure("scaling", frame.Options(quick=True, say=lambda text: None))
     rows = record["rows"]
-    assert isinstance(rows, list) and len(rows) == 6 * 7
+    assert isinstance(rows, list) and len(rows) == 7 * 7
     assert all(row.keys() == rows[0].keys() for row in rows)
     figures = record["figures"]
     assert isinstance(figures, dict)
     known = {name: value for name, value in figures.items() if not name.endswith(("reaction_s", "enough_s"))}
-    assert len(known) == 7 * (6 * 2 + 3)
+    assert len(known) == 7 * (7 * 2 + 4)
     assert all(isinstance(value, float) and math.isfinite(value) for value in known.values())
     assert figures["trimtab_slow_added"] == figures["trimtab_failing_added"] == 0.0
     assert figures["trimtab_surge_reaction_s"] is not None
