@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embedded import broker, export_model, java, ports
+from embedded import broker, java, ports
 from embedded.gateway_files import GatewayFiles
 from embedded.host.state import GPU_SLOTS
 from embedded.host.targets import Target, TargetsFile
 from embedded.supervisor import Event, Process, ProcessFailed, ProcessSpec, Supervisor
+from serving_stack import export
 from trimtab import settings
 from trimtab.bus import Bus, BusSettings, connect
-from trimtab.cache import cache_folder
 from trimtab.errors import Unavailable
 
 GPU_SAMPLES_PER_SECOND = 1.0
@@ -52,12 +52,13 @@ class Parts:
 
     def exported(self, adapter: int) -> Path:
         """The folder of an exported adapter, exported first if need be."""
-        cache = cache_folder() / "models"
-        if (folder := export_model.exported(adapter, cache)) is not None:
+        cache = export.default_cache()
+        if (folder := export.exported(adapter, cache)) is not None:
             return folder
-        argv = [sys.executable, "-m", "embedded.export_model", str(adapter), str(cache)]
-        process = self._supervisor.spawn(ProcessSpec(f"export-{adapter}", argv))
-        if process.wait_ended() != 0 or (folder := export_model.exported(adapter, cache)) is None:
+        # In a process of its own: it needs torch, and can be stopped at any time.
+        argv = ["models", "export", "--adapter", str(adapter), "--cache", str(cache)]
+        process = self._supervisor.spawn(self._trimtab(f"export-{adapter}", argv))
+        if process.wait_ended() != 0 or (folder := export.exported(adapter, cache)) is None:
             raise ProcessFailed(f"The model could not be exported.{process.last_lines()}")
         return folder
 

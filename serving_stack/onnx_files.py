@@ -28,11 +28,6 @@ class _Served(nn.Module):
         return torch.softmax(self.network(ids, mask), dim=-1)
 
 
-def base_weights() -> Path:
-    """The file with the base model's weights."""
-    return net.base_folder() / "model.safetensors"
-
-
 def write(adapter: Path, folder: Path, tell: Callable[[str], None]) -> None:
     """Write `model.onnx` (float32), `model.int8.onnx` and `tokenizer.json` of an adapter folder into `folder`."""
     tell("merging the adapter into MiniLM")

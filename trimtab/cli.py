@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 from trimtab.errors import TrimtabError
 
 GROUP = "trimtab.commands"
+PLAIN = None
+"""Help in plain text: boxes around it would cost as much time as everything else together."""
 
 
 class _Commands(TyperGroup):
@@ -28,8 +30,11 @@ class _Commands(TyperGroup):
         point = _found().get(cmd_name)
         if point is None:
             return None
-        command = typer.main.get_command(point.load())
+        part = point.load()
+        part.rich_markup_mode = PLAIN
+        command = typer.main.get_command(part)
         command.name = cmd_name
+        command.short_help = (command.help or "").split("\n\n")[0]  # else it is cut off
         return command
 
 
@@ -41,7 +46,8 @@ app = typer.Typer(
     cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    rich_markup_mode=PLAIN,
     pretty_exceptions_enable=False,
 )
 
