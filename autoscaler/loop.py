@@ -61,6 +61,10 @@ class Autoscaler:
         """What would be found after a restart now."""
         return self._saved
 
+    def configure(self, settings: AutoscaleSettings) -> None:
+        """Decides by other settings from the next step on."""
+        self._settings = settings
+
     def run(self, stop: threading.Event) -> None:
         """Steps until `stop` is set. What is outside and away is waited for, with growing pauses; a bug is not caught."""
         pause = self._settings.retry_seconds

@@ -48,6 +48,8 @@ def quarantine(memory: PolicyMemory, inputs: Inputs, view: View, settings: Autos
             ]
         elif spent + len(sick) > settings.quarantines_per_window:
             words = f"the budget is spent: {spent} quarantines in the last {settings.quarantine_window_seconds:.0f} s"
+            if not settings.quarantines_per_window:
+                words = "the owner has switched quarantine off"
             drafts += [_refuse(item, words, view) for item in sick]
         else:
             memory = _take_out(memory, sick, view.now)

@@ -188,7 +188,7 @@ class AutoscaleSettings(Section, name="autoscale"):
         "a common cause shows everywhere within a minute.",
     )
     quarantines_per_window: int = Field(
-        3, ge=1, description="Most quarantines within quarantine_window_seconds. 3: replacing more does not cure anything."
+        3, ge=0, description="Most quarantines within quarantine_window_seconds. 3: replacing more cures nothing; 0: none at all."
     )
     quarantine_window_seconds: float = Field(
         600.0, gt=0, description="Window of that budget, in seconds. 600: long enough to notice that replacing does not help."

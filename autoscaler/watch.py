@@ -138,6 +138,8 @@ def _step(memory: PolicyMemory, rollout: Rollout, view: View, settings: Autoscal
         return None
     answered = rollout.canary.streams["error"].canary_total
     enough = view.ready(rollout.candidate) >= _wanted(memory, view.need, settings)
+    if _asked(rollout, view) and enough:
+        return Seen(Event.STEP, f"the owner promotes version {rollout.candidate}", [], {})
     if view.now - rollout.since < settings.step_seconds or answered == 0 or not enough:
         return None
     return Seen(Event.STEP, f"no harm seen in {answered} requests", [], dict(view.verdict.numbers) if view.verdict else {})
@@ -145,12 +147,21 @@ def _step(memory: PolicyMemory, rollout: Rollout, view: View, settings: Autoscal
 
 def _fine(memory: PolicyMemory, rollout: Rollout, view: View, settings: AutoscaleSettings) -> Seen | None:
     last = rollout.step + 1 >= len(settings.canary_weights)
+    if _asked(rollout, view) and last and view.need is not None:
+        if view.ready(rollout.candidate) < _wanted(memory, view.need, settings):
+            return None
+        return Seen(Event.FINE, f"the owner promotes version {rollout.candidate}", ["owner"], {})
     early = view.now - rollout.since < settings.step_seconds
     if view.blind or view.need is None or view.verdict is None or view.verdict.kind != "fine" or not last or early:
         return None
     if view.ready(rollout.candidate) < _wanted(memory, view.need, settings):
         return None
     return Seen(Event.FINE, view.verdict.reason, [], dict(view.verdict.numbers))
+
+
+def _asked(rollout: Rollout, view: View) -> bool:
+    """Whether the owner promotes the version on trial: only its replicas are waited for."""
+    return rollout.candidate is not None and view.spec.promote == rollout.candidate and not view.blind
 
 
 def _guard_over(memory: PolicyMemory, rollout: Rollout, view: View, settings: AutoscaleSettings) -> Seen | None:

@@ -148,6 +148,8 @@ class FleetSpec(Message, frozen=True, kw_only=True):
     """Requests per second that one replica serves within the SLO."""
     paused: bool = False
     dry_run: bool = False
+    promote: int | None = None
+    """A version on trial that the owner promotes without waiting for the comparison."""
     time: float = 0.0
 
 

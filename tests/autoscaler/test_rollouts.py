@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from autoscaler.rollout import Phase
+from autoscaler.settings import AutoscaleSettings
 
 Make = Callable[..., Any]
 SEEDS = [1, 2, 3]
@@ -173,3 +174,25 @@ def test_a_fleet_of_one_replica_rolls_out_as_well(simulation: Make, behaviour: A
     assert world.run(60, until=lambda: bool(world.did("promote"))) <= 45
     world.release(3, behaviour(latency_ms=220))
     assert world.run(60, until=lambda: bool(world.did("rollback"))) <= 20
+
+
+def test_the_owner_promotes_a_version_on_trial_without_waiting_for_the_comparison(simulation: Make) -> None:
+    settings = AutoscaleSettings(min_requests=10_000)
+    sim = simulation(settings=settings)
+    sim.run(20)
+    sim.release(2)
+    sim.run(30)
+    assert sim.memory.rollout.candidate == 2 and not sim.did("promote")
+    sim.change(promote=2)
+    sim.run(15)
+    (promoted,) = sim.did("promote")
+    assert "the owner promotes" in promoted.reason and sim.memory.rollout.stable == 2
+
+
+def test_quarantine_that_is_switched_off_is_said_and_not_done(simulation: Make) -> None:
+    sim = simulation(settings=AutoscaleSettings(quarantines_per_window=0))
+    sim.run(20)
+    sim.find(kind="replica_fault", target=sim.names(1)[0], id="q1")
+    sim.run(5)
+    assert not sim.did("quarantine")
+    assert any("switched quarantine off" in decision.reason for decision in sim.did("hold"))
