@@ -90,7 +90,7 @@ def _metrics(
 ) -> None:
     """Show to Prometheus what the topics say: scores, findings, decisions, replicas, promises, lag.
 
-    Reads only, commits nothing, and may run more than once. SIGTERM or Ctrl-C stops it.
+    Reads only and commits nothing. One per Prometheus is enough, and two would count twice. SIGTERM or Ctrl-C stops it.
 
     Example: trimtab metrics --kafka 127.0.0.1:9092 --port 9104
     """

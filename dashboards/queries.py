@@ -45,9 +45,11 @@ QUERIES: dict[str, Query] = {
     # Fleets: all at a glance.
     "fleets_requests": Query(f"fleet:requests:rate1m{{{FLEET}}}", "{{fleet}}"),
     "fleets_error_ratio": Query(f"fleet:error_ratio:rate5m{{{FLEET}}}", "{{fleet}}"),
-    "fleets_error_of_slo": Query(f"fleet:error_ratio:rate5m{{{FLEET}}} / trimtab_slo_error_ratio", "{{fleet}}"),
+    "fleets_error_of_slo": Query(f"fleet:error_ratio:rate5m{{{FLEET}}} / on (fleet) trimtab_slo_error_ratio", "{{fleet}}"),
     "fleets_p99": Query(f"fleet:latency_p99_seconds:rate5m{{{FLEET}}}", "{{fleet}}"),
-    "fleets_p99_of_slo": Query(f"fleet:latency_p99_seconds:rate5m{{{FLEET}}} / trimtab_slo_latency_seconds", "{{fleet}}"),
+    "fleets_p99_of_slo": Query(
+        f"fleet:latency_p99_seconds:rate5m{{{FLEET}}} / on (fleet) trimtab_slo_latency_seconds", "{{fleet}}"
+    ),
     "fleets_budget_left": Query(f"fleet:error_budget_left:3d{{{FLEET}}}", "{{fleet}}", instant=True),
     "fleets_demand_of_capacity": Query(f"fleet:demand_of_capacity:ratio{{{FLEET}}}", "{{fleet}}"),
     "fleets_replicas_ready": Query(f'sum by (fleet) (trimtab_pool_replicas{{{FLEET}, phase="ready"}})', "{{fleet}} ready"),

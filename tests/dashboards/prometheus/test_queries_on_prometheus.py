@@ -1,0 +1,82 @@
+"""Each query and each rule returns data on a real Prometheus that scraped an incident."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from dashboards.queries import QUERIES
+from dashboards.rules.files import alerts, records
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+_NAME = re.compile(r"\b((?:trimtab|fleet|version|nv|envoy|DCGM|process)[a-zA-Z0-9_:]*[a-z0-9])\b(?=[{\[\s)])")
+
+
+def filled(expr: str) -> str:
+    """The query as Grafana sends it with all fleets chosen."""
+    return expr.replace("$fleet", "intent|other").replace("$__rate_interval", "1m")
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_returns_data(recorded: Any, name: str) -> None:
+    query = QUERIES[name]
+    found = recorded.prometheus.range(filled(query.expr), recorded.start, recorded.end)
+    assert found, query.expr
+    labels = set(re.findall(r"{{(\w+)}}", query.legend))
+    assert labels <= {label for series in found for label in series["metric"]}, "the legend names labels that no series has"
+    assert len(found) < 150
+
+
+@pytest.mark.parametrize("name", [record.name for record in records()])
+def test_every_recording_rule_records(recorded: Any, name: str) -> None:
+    found = recorded.prometheus.range(name, recorded.start, recorded.end)
+    assert found
+    assert all("fleet" in series["metric"] for series in found)
+    if name.startswith("version:"):
+        assert {series["metric"]["version"] for series in found} >= {"1", "2"}
+
+
+def test_no_rule_fails(recorded: Any) -> None:
+    rules = [rule for group in recorded.prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert len(rules) == len(records()) + len(alerts())
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
+def test_every_series_that_an_alert_names_exists(recorded: Any, alert: object) -> None:
+    expr = re.sub(r"\bby \([^)]*\)|\bon \([^)]*\)", "", alert.expr)  # type: ignore[attr-defined]
+    for name in set(_NAME.findall(expr)) - {"fleet", "version"}:
+        assert recorded.prometheus.range(name, recorded.start, recorded.end), f"{name} in {expr}"
+
+
+def test_the_watchdog_fires(recorded: Any) -> None:
+    firing = recorded.prometheus.now('ALERTS{alertname="TrimtabWatchdog", alertstate="firing"}')
+    assert len(firing) == 1
+
+
+def test_labels_are_bounded(recorded: Any) -> None:
+    """What the exporter shows for a fleet of six replicas, and that no label holds ids, times or words without end."""
+    counts = recorded.prometheus.now(
+        'sum by (__name__) (count by (__name__, fleet, job) ({__name__=~"trimtab_.+", part="metrics"}))'
+    )
+    assert {series["metric"]["__name__"]: float(series["value"][1]) for series in counts}
+    total = recorded.prometheus.now('count({part="metrics", __name__=~"trimtab_.+"})')
+    assert float(total[0]["value"][1]) < 400
+    for series in recorded.prometheus.get(
+        "series", **{"match[]": '{part="metrics", __name__=~"trimtab_.+"}', "start": recorded.start}
+    ):
+        assert not any(re.fullmatch(r"[0-9a-f]{16}", value) for value in series.values()), series
+
+
+def test_a_canary_a_rollback_and_a_quarantine_are_seen(recorded: Any) -> None:
+    ask = recorded.prometheus
+    weights = ask.range('trimtab_pool_weight{pool="canary"}', recorded.start, recorded.end)
+    assert {series["metric"]["version"] for series in weights} >= {"2"}
+    marks = ask.range(filled(QUERIES["mark_findings"].expr), recorded.start, recorded.end)
+    assert {series["metric"]["kind"] for series in marks} == {"version_regression", "replica_fault"}
+    for action in ("rollback", "quarantine"):
+        decided = ask.now(f'trimtab_fleet_decisions_total{{action="{action}", outcome="applied"}}')
+        assert [float(series["value"][1]) for series in decided] == [1.0]
