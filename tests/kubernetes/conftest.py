@@ -1,0 +1,180 @@
+"""Real fleets on a real cluster ($KUBECONFIG): Triton pods behind Envoy pods, made by the actuator as the operator makes them.
+
+The images `trimtab-core:dev` and `trimtab-serving:dev` must be on the nodes (`make images`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoscaler.actuators.kubernetes import KubernetesActuator
+from autoscaler.actuators.kubernetes_cache import Cache
+from autoscaler.actuators.kubernetes_pods import Templates
+from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_name, fleet_path, path_of
+from trimtab.messages import FleetPlan, PoolPlan, PoolRole
+
+BASE = Path(__file__).parents[2] / "deploy/kubernetes/base"
+NAME = "intent"
+
+Json = dict[str, Any]
+
+
+def until(holds: Callable[[], Any], what: str, patience: float = 180.0) -> Any:
+    """Waits until something is true and returns it."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        with contextlib.suppress(KubeError):
+            if found := holds():
+                return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {patience:.0f} s: {what}")
+
+
+@pytest.fixture(scope="session")
+def kube() -> Kube:
+    """The API server, with the CRD and the gateway's role as the repository has them."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("needs a Kubernetes cluster: set KUBECONFIG")
+    found = connect()
+    definition = yaml.safe_load((BASE / "crd/modelfleet.yaml").read_text())
+    role = yaml.safe_load((BASE / "gateway-role.yaml").read_text())
+    crds = path_of("customresourcedefinitions", None, definition["metadata"]["name"], api="apiextensions.k8s.io/v1")
+    found.apply(crds, definition, manager="trimtab-install")
+    found.apply(
+        path_of("clusterroles", None, role["metadata"]["name"], api="rbac.authorization.k8s.io/v1"),
+        role,
+        manager="trimtab-install",
+    )
+    until(lambda: "items" in found.get(fleet_path()), "the CRD is served")
+    return found
+
+
+@pytest.fixture(scope="session")
+def namespace(kube: Kube) -> Iterator[str]:
+    """A namespace that holds pods to the standard `restricted`; gone afterwards."""
+    name = f"gateway-e2e-{uuid.uuid4().hex[:6]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    kube.create(path_of("namespaces"), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    yield name
+    kube.delete(path_of("namespaces", None, name))
+
+
+class LiveFleet:
+    """A fleet that runs: plans go in, pods and pages come out."""
+
+    def __init__(self, kube: Kube, namespace: str, actuator: KubernetesActuator) -> None:
+        self.kube, self.namespace, self._actuator = kube, namespace, actuator
+
+    def plan(self, *pools: tuple[int, PoolRole, int, int], quarantined: tuple[str, ...] = ()) -> None:
+        """Pools as (version, role, replicas, weight)."""
+        planned = [PoolPlan(version=v, role=role, replicas=n, weight=w) for v, role, n, w in pools]
+        made = FleetPlan(
+            fleet=fleet_name(self.namespace, NAME), decision=uuid.uuid4().hex, pools=planned, quarantined=list(quarantined)
+        )
+        self._actuator.apply(made)
+
+    def pods(self, **labels: str) -> list[Json]:
+        """Pods of the fleet that are not on their way out, by labels of trimtab.dev."""
+        selector = ",".join(f"trimtab.dev/{key}={value}" for key, value in {"fleet": NAME, **labels}.items())
+        found = self.kube.get(path_of("pods", self.namespace), labelSelector=selector)["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def ready(self, count: int, **labels: str) -> list[str]:
+        """The names of exactly `count` ready pods with these labels, once there are so many."""
+
+        def names() -> list[str] | None:
+            there = [pod["metadata"]["name"] for pod in self.pods(**labels) if is_ready(pod)]
+            return there if len(there) == count else None
+
+        found: list[str] = until(names, f"{count} ready pods with {labels}")
+        return found
+
+    def page(self, pod: str, port: int, path: str) -> str:
+        """A page of a pod, fetched by the API server."""
+        where = path_of("pods", self.namespace, f"{pod}:{port}", sub=f"proxy{path}")
+        answer = self.kube.open("GET", where, {})
+        return str(answer.read().decode())
+
+    def remove(self, pod: str) -> None:
+        self.kube.delete(path_of("pods", self.namespace, pod))
+
+    def traffic(self, seconds: int, rate: int = 20) -> Traffic:
+        """Starts real traffic through the gateway's Service, from a pod."""
+        return Traffic(self.kube, self.namespace, seconds, rate)
+
+
+class Traffic:
+    """A pod that sends requests for some seconds and then says what became of them."""
+
+    def __init__(self, kube: Kube, namespace: str, seconds: int, rate: int) -> None:
+        self._kube, self._namespace, self._seconds = kube, namespace, seconds
+        self._name = f"traffic-{uuid.uuid4().hex[:6]}"
+        container = {
+            "name": "traffic",
+            "image": Templates().serving_image,
+            "command": ["tini", "--", "trimtab", "traffic", f"--url=http://{NAME}", f"--rate={rate}", f"--duration={seconds}"],
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        }
+        security = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": security,
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        }
+        kube.create(
+            path_of("pods", namespace),
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self._name}, "spec": spec},
+        )
+        until(lambda: self._phase() in ("Running", "Succeeded"), "the traffic runs")
+
+    def _phase(self) -> str:
+        return str(self._kube.get(path_of("pods", self._namespace, self._name))["status"].get("phase"))
+
+    def summary(self) -> Json:
+        """What the generator counted, once it has ended."""
+        phase = until(lambda: self._phase() in ("Succeeded", "Failed") and self._phase(), "the traffic ends", self._seconds + 90)
+        text = self._kube.open("GET", path_of("pods", self._namespace, self._name, sub="log"), {}).read().decode()
+        assert phase == "Succeeded", text
+        found: Json = json.loads(text[text.index("{") :])
+        return found
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether the pod is Ready."""
+    conditions = pod["status"].get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+@pytest.fixture(scope="session")
+def fleet(kube: Kube, namespace: str) -> Iterator[LiveFleet]:
+    """Two replicas of version 1 behind two gateways, all ready."""
+    spec = {"model": "intent", "capacityPerReplica": 40, "resources": {"requests": {"cpu": "100m", "memory": "300Mi"}}}
+    kube.create(
+        fleet_path(namespace),
+        {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": {"namespace": namespace, "name": NAME}, "spec": spec},
+    )
+    cache = Cache(kube, namespace, lambda _fleet: None).start()
+    until(lambda: cache.synced and cache.fleets.get(namespace, NAME), "the fleet is known")
+    live = LiveFleet(kube, namespace, KubernetesActuator(kube, cache, Templates()))
+    live.plan((1, "stable", 2, 100))
+    live.ready(2, role="triton", state="serving")
+    live.ready(2, role="gateway")
+    yield live
+    cache.stop()
