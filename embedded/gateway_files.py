@@ -8,13 +8,18 @@ from pathlib import Path
 
 from embedded.host.reconcile import GatewayPool
 from serving_stack import gateway
+from serving_stack.gateway import place
 
 
 class GatewayFiles:
-    """Keeps Envoy's files equal to what the host wants; safe to call from any thread."""
+    """Keeps Envoy's files equal to what the host wants; safe to call from any thread.
 
-    def __init__(self, folder: Path, fleet: str) -> None:
-        self._folder, self._fleet = folder, fleet
+    `address` is the replicas' IP address. With `shared` Envoy runs elsewhere: it finds its files in `folder` itself, and
+    listens on all its addresses.
+    """
+
+    def __init__(self, folder: Path, fleet: str, address: str = "127.0.0.1", *, shared: bool = False) -> None:
+        self._folder, self._fleet, self._address, self._shared = folder, fleet, address, shared
         self._ports: tuple[int, int] | None = None
         self._pools: tuple[gateway.GatewayPool, ...] = ()
         self._lock = threading.Lock()
@@ -24,7 +29,7 @@ class GatewayFiles:
         with self._lock:
             self._ports = (listen, admin)
             self._write()
-            return gateway.gateway_process(self._folder / str(listen))
+            return gateway.gateway_process(self._place(listen))
 
     def publish(self, pools: Sequence[GatewayPool], http_ports: Mapping[str, int]) -> None:
         """The host's `Publish`: pools by replica names, and each replica's HTTP port."""
@@ -35,7 +40,7 @@ class GatewayFiles:
                     version=pool.version,
                     role=pool.role,
                     weight=pool.weight,
-                    endpoints=tuple(("127.0.0.1", http_ports[name]) for name in pool.listed),
+                    endpoints=tuple((self._address, http_ports[name]) for name in pool.listed),
                 )
                 for pool in pools
             )
@@ -45,7 +50,17 @@ class GatewayFiles:
         if self._ports is None:
             return  # the gateway has no place yet; `place` writes what is known then
         listen, admin = self._ports
-        state = gateway.GatewayState(fleet=self._fleet, listen_port=listen, admin_port=admin, pools=self._pools)
-        folder = self._folder / str(listen)
+        state = gateway.GatewayState(
+            fleet=self._fleet,
+            listen_port=listen,
+            admin_port=admin,
+            pools=self._pools,
+            host=place.HOST if self._shared else "127.0.0.1",
+            metrics_port=place.METRICS_PORT if self._shared else None,
+        )
+        folder = self._place(listen)
         folder.mkdir(parents=True, exist_ok=True)
         gateway.write(folder, gateway.render(state, folder))
+
+    def _place(self, listen: int) -> Path:
+        return self._folder if self._shared else self._folder / str(listen)

@@ -81,6 +81,7 @@ class FleetHost:
         most_replicas: int = 16,
         ready_timeout: float = 60.0,
         stop_timeout: float = 10.0,
+        address: str = "127.0.0.1",
     ) -> None:
         self._supervisor, self._make, self._publish, self._targets, self._gpus_file = (
             supervisor,
@@ -90,6 +91,8 @@ class FleetHost:
             gpus_file,
         )
         self._most_replicas, self._ready_timeout, self._stop_timeout = most_replicas, ready_timeout, stop_timeout
+        self._address = address
+        """Where scrapers on other machines reach the replicas."""
         self._state = HostState(fleet)
         self._plan: FleetPlan | None = None
         self._running: dict[str, _Running] = {}
@@ -248,7 +251,15 @@ class FleetHost:
     def _target(self, replica: Replica) -> Target:
         url = urlsplit(self._running[replica.name].serving.metrics_url)
         role = self._state.roles.get(replica.version)
-        return Target(url.netloc, replica.name, "triton", self._state.fleet, role, replica.version, url.path or "/metrics")
+        return Target(
+            f"{self._address}:{url.port}",
+            replica.name,
+            "triton",
+            self._state.fleet,
+            role,
+            replica.version,
+            url.path or "/metrics",
+        )
 
     def _meter(self) -> None:
         """Ask draining replicas how many requests they still have, outside of the lock: a hung one answers late or never."""

@@ -1,4 +1,4 @@
-"""The fleet host's HTTP face on loopback: ``GET`` and ``PUT /v1/fleets/{fleet}``. Errors come as words in plain text."""
+"""The fleet host over HTTP, on loopback unless told: GET and PUT /v1/fleets/{fleet}. Errors come as words in plain text."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PREFIX = "/v1/fleets/"
 class HostServer:
     """Serves fleets until `close`; `url` is where."""
 
-    def __init__(self, fleets: Mapping[str, FleetHost], port: int = 0) -> None:
+    def __init__(self, fleets: Mapping[str, FleetHost], port: int = 0, address: str = "127.0.0.1") -> None:
         class Handler(_Handler):
             hosts = fleets
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer((address, port), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fleet-host", daemon=True)
