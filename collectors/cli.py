@@ -94,7 +94,9 @@ def _source(targets: Path | None, namespace: str | None, all_namespaces: bool) -
 
 @replay_gpu.command()
 def _replay_gpu(
-    port: int = typer.Option(9400, help="Port to serve /metrics on, on loopback. 0: any free one, printed at start."),
+    port: int = typer.Option(
+        9400, help="Port to serve /metrics on, on loopback or at TRIMTAB_METRICS_HOST. 0: any free one, printed at start."
+    ),
     gpus: int = typer.Option(4, min=1, max=64, help="How many GPUs the page shows."),
     speed: float = typer.Option(1.0, min=0.001, help="Recorded samples per second. They were taken every 10 minutes."),
     assignment: Path | None = typer.Option(None, help='JSON file: which replica has which GPU, as {"0": "intent-v1-1"}.'),
@@ -113,13 +115,15 @@ def _replay_gpu(
     import threading
 
     from collectors.gpu_replay import Replay, serve
+    from trimtab.selfmetrics import metrics_host
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     over = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: over.set())
     replay = Replay(gpus, speed=speed, assignment=assignment, faults=faults, hostname=hostname)
-    at, stop = serve(replay, port)
-    typer.echo(f"replaying recorded telemetry of {gpus} GPUs at http://127.0.0.1:{at}/metrics")
+    address = metrics_host()
+    at, stop = serve(replay, port, address)
+    typer.echo(f"replaying recorded telemetry of {gpus} GPUs at http://{address}:{at}/metrics")
     over.wait()
     stop()
