@@ -36,7 +36,7 @@ _COLLECTOR = {"app.kubernetes.io/name": "trimtab", "app.kubernetes.io/component"
 
 
 class ClusterStack:
-    """One ModelFleet, made for the scenario in `namespace` and deleted afterwards; the same interface as `embedded.stack.Stack`."""
+    """One ModelFleet, made for the scenario in `namespace` and deleted afterwards; its interface is that of `Stack`."""
 
     peak_memory_bytes = 0
     """Unknown here: the pods' memory is the cluster's to say."""

@@ -14,7 +14,7 @@ from embedded.scenario import Scenario
 from serving_stack.fault import Fault
 from trimtab.errors import Missing, SettingsError, TrimtabError
 from trimtab.memory_bus import MemoryBus
-from trimtab.messages import DECISIONS, Decision
+from trimtab.messages import DECISIONS, Decision, FleetSpec
 
 SCENARIO = {
     "name": "quick",
@@ -50,8 +50,8 @@ class MemoryStack:
     rolls_back = True
     training_exit: int | None = 0
 
-    def __init__(self, folder: Path, fleet: object, seed: int, on_event: Callable[..., None]) -> None:
-        self.folder, self._bus, self.stopped = folder, MemoryBus(), 0
+    def __init__(self, folder: Path, fleet: FleetSpec, seed: int, on_event: Callable[..., None]) -> None:
+        self.folder, self.fleet, self._bus, self.stopped = folder, fleet, MemoryBus(), 0
         self.peak_memory_bytes = 4_000
         folder.mkdir(parents=True)
         type(self).made = self
