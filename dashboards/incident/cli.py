@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-incident = typer.Typer(help="Explain one incident: cause, evidence, acts, refusals.", add_completion=False)
+incident = typer.Typer(add_completion=False)
 
 
 @incident.command()

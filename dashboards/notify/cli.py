@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from trimtab.bus import Bus
 
-notify = typer.Typer(help="Tell people of incidents: webhooks, Slack, Alertmanager.", add_completion=False)
+notify = typer.Typer(add_completion=False)
 
 _BOOTSTRAP = typer.Option(None, "--kafka", help="Kafka's address, host:port. [default: kafka.bootstrap]", show_default=False)
 _CONFIG = typer.Option(

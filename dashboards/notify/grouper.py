@@ -48,7 +48,7 @@ class Grouper:
 
     def _session(self) -> None:
         incidents = Incidents(self._settings)
-        incidents.restore(published(self._bus))
+        incidents.restore(published(self._bus), self._clock())
         producer = self._bus.producer()
         consumer = self._bus.consumer([FINDINGS, DECISIONS], group=GROUP)
         try:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from dashboards.notify import subjects, words
 from dashboards.notify.settings import IncidentSettings
-from trimtab.messages import Decision, Finding, Happening, Incident, IncidentUpdate, Message, Severity, stable_id
+from trimtab.messages import Decision, Finding, Happening, Incident, IncidentUpdate, Message, stable_id
 
 _TOLD_KEPT = 200
 """Ids that an incident remembers; more would make each update as long as the history."""
@@ -29,12 +29,16 @@ class Incidents:
         self._known: dict[str, Incident] = {}
         self._heard: dict[str, float] = {}
 
-    def restore(self, updates: Iterable[IncidentUpdate]) -> None:
-        """Takes up what was published before: the newest update of an incident holds all there is to know."""
+    def restore(self, updates: Iterable[IncidentUpdate], now: float) -> None:
+        """Takes up what was published before: the newest update of an incident holds all there is to know.
+
+        When its findings were last repeated is not published: that counts from `now` on.
+        """
         for update in updates:
             known = self._known.get(update.incident.id)
             if known is None or known.updates <= update.incident.updates:
                 self._keep(update.incident)
+        self._heard = {id: max(heard, now) for id, heard in self._heard.items()}
 
     def open(self) -> list[Incident]:
         """The incidents that are not over."""
@@ -66,22 +70,26 @@ class Incidents:
         if now >= end:
             text = f"not heard of for {words.duration(limits.stale_seconds)}; whether it is over is unknown"
             return self._end(incident, end, text)
-        due = incident.updated + limits.reminder_seconds
-        if now >= due:
+        due = incident.updated + (now - incident.updated) // limits.reminder_seconds * limits.reminder_seconds
+        if due > incident.updated:
             text = f"still firing, {words.duration(due - incident.opened)} after it began"
             return self._say(replace(incident, updated=due), "reminder", due, text)
         return None
 
     def _finding(self, finding: Finding) -> list[IncidentUpdate]:
-        incident = self._by_id([finding.id]) or self._by_subject(finding)
+        incident = self._by_id(finding.fleet, [finding.id]) or self._by_subject(finding)
         if incident is None:
             return [self._tell_finding(self._opened(finding), finding)] if finding.state == "firing" else []
         self._heard[incident.id] = max(self._heard[incident.id], finding.time)
         time, state = incident.told.get(finding.id, (float("-inf"), None))
-        worse = subjects.RANK[finding.severity] > subjects.RANK[incident.severity]
-        if finding.time <= time or (finding.state == state and not worse) or (state is None and finding.state == "resolved"):
+        if finding.time <= time:
             return []
-        return [self._tell_finding(incident, finding)]
+        if finding.state == "resolved":
+            news = state == "firing"
+        else:
+            worse = subjects.RANK[finding.severity] > subjects.RANK[incident.severity]
+            news = worse or finding.id not in incident.firing
+        return [self._tell_finding(incident, finding)] if news else []
 
     def _tell_finding(self, incident: Incident, finding: Finding) -> IncidentUpdate:
         firing = [id for id in incident.firing if id != finding.id] + [finding.id] * (finding.state == "firing")
@@ -101,11 +109,14 @@ class Incidents:
         return self._say(incident, "resolved" if over else "finding", finding.time, words.finding_words(finding), finding)
 
     def _decision(self, decision: Decision) -> list[IncidentUpdate]:
-        incident = self._by_id([decision.id, *subjects.cited(decision)]) or self._by_subject(decision)
+        incident = self._by_id(decision.fleet, [decision.id, *subjects.cited(decision)]) or self._by_subject(decision)
         if incident is None:
             return [self._tell_decision(self._opened(decision), decision)]
         time, outcome = incident.told.get(decision.id, (float("-inf"), None))
-        if decision.time < time or decision.outcome == outcome:
+        # A failed act is said again under its old id and time when it succeeds.
+        again = decision.time == time and outcome == "failed"
+        news = decision.outcome != outcome and (decision.time > time or again)
+        if not news:
             return []
         return [self._tell_decision(incident, decision)]
 
@@ -155,10 +166,10 @@ class Incidents:
         self._known[incident.id] = incident
         self._heard[incident.id] = max(self._heard.get(incident.id, 0.0), incident.updated)
 
-    def _by_id(self, ids: list[str]) -> Incident | None:
+    def _by_id(self, fleet: str, ids: list[str]) -> Incident | None:
         for id in ids:
             for incident in self._known.values():
-                if id in incident.told or id in incident.cited:
+                if incident.fleet == fleet and (id in incident.told or id in incident.cited):
                     return incident
         return None
 
@@ -181,10 +192,13 @@ class Incidents:
         return max(lately, key=lambda incident: incident.updated, default=None)
 
     def _opened(self, message: Finding | Decision) -> Incident:
-        subject = subjects.of_finding(message) if isinstance(message, Finding) else subjects.of_decision(message)
-        severity: Severity = message.severity if isinstance(message, Finding) else subjects.severity_of(message)
+        said: str
+        if isinstance(message, Finding):
+            subject, severity, said = subjects.of_finding(message), message.severity, message.state
+        else:
+            subject, severity, said = subjects.of_decision(message), subjects.severity_of(message), message.outcome
         return Incident(
-            id=stable_id(message.fleet, *subject, message.id),
+            id=stable_id(message.fleet, *subject, message.id, message.time, said),
             fleet=message.fleet,
             cause=subject.cause,
             subject=subject.name,
