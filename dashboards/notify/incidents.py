@@ -114,7 +114,7 @@ class Incidents:
             return [self._tell_decision(self._opened(decision), decision)]
         time, outcome = incident.told.get(decision.id, (float("-inf"), None))
         # A failed act is said again under its old id and time when it succeeds.
-        again = decision.time == time and outcome == "failed"
+        again = decision.time == time and (outcome, decision.outcome) == ("failed", "applied")
         news = decision.outcome != outcome and (decision.time > time or again)
         if not news:
             return []
@@ -167,11 +167,10 @@ class Incidents:
         self._heard[incident.id] = max(self._heard.get(incident.id, 0.0), incident.updated)
 
     def _by_id(self, fleet: str, ids: list[str]) -> Incident | None:
-        for id in ids:
-            for incident in self._known.values():
-                if incident.fleet == fleet and (id in incident.told or id in incident.cited):
-                    return incident
-        return None
+        mine = [incident for incident in self._known.values() if incident.fleet == fleet]
+        told = (incident for id in ids for incident in mine if id in incident.told)
+        cited = (incident for id in ids for incident in mine if id in incident.cited)
+        return next(told, None) or next(cited, None)
 
     def _by_subject(self, message: Finding | Decision) -> Incident | None:
         wanted = subjects.of_finding(message) if isinstance(message, Finding) else subjects.of_decision(message)

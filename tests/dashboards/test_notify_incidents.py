@@ -74,7 +74,10 @@ def test_other_causes_are_other_threads(finding: Make) -> None:
 def test_two_findings_of_one_replica_are_one_thread_that_ends_with_the_last(finding: Make) -> None:
     gpu = finding("g", 0.0, kind="gpu_fault", target="r1", version=None)
     hang = finding("h", 1.0, kind="replica_fault", target="r1", version=2)
-    over = [finding("g", 8.0, kind="gpu_fault", target="r1", state="resolved"), finding("h", 9.0, kind="replica_fault", target="r1", state="resolved")]  # fmt: skip
+    over = [
+        finding("g", 8.0, kind="gpu_fault", target="r1", state="resolved"),
+        finding("h", 9.0, kind="replica_fault", target="r1", state="resolved"),
+    ]
     updates = told(gpu, hang, *over)
     assert happenings(updates) == ["finding", "finding", "finding", "resolved"]
     assert len(threads(updates)) == 1
@@ -97,9 +100,13 @@ def test_a_second_surge_is_a_second_thread_and_scaling_back_belongs_to_the_first
         return decision(id, time, action="scale", from_={"replicas": before}, to={"replicas": after})
 
     updates = told(
-        surge("s1", 0.0), scale("up", 1.0, 2, 4), surge("s1", 30.0, "resolved"), scale("down", 60.0, 4, 2), scale("up2", 90.0, 2, 3),
+        surge("s1", 0.0),
+        scale("up", 1.0, 2, 4),
+        surge("s1", 30.0, "resolved"),
+        scale("down", 60.0, 4, 2),
+        scale("up2", 90.0, 2, 3),
         surge("s2", 91.0),
-    )  # fmt: skip
+    )
     ids = threads(updates)
     assert [ids.index(update.incident.id) for update in updates] == [0, 0, 0, 0, 1, 1]
 
@@ -180,18 +187,34 @@ _FLEETS = st.sampled_from(["intent", 'a fleet/with "quotes" & 🚀', "{fleet}", 
 _TIMES = st.one_of(st.floats(-1e3, 1e6), st.sampled_from([0.0, 1.0, 60.0, 300.0]))
 _FINDINGS = st.builds(
     Finding,
-    id=_IDS, fleet=_FLEETS, target=st.sampled_from([None, "r1", "{name}"]), version=st.sampled_from([None, 1, 2]),
-    kind=st.sampled_from(["demand_shift", "saturation", "version_regression", "replica_fault", "gpu_fault", "dependency_fault", "telemetry_gap"]),
-    severity=st.sampled_from(["info", "warning", "critical"]), onset=_TIMES, time=_TIMES,
-    state=st.sampled_from(["firing", "resolved"]), confidence=st.floats(0, 1), summary=st.text(max_size=20),
-)  # fmt: skip
+    id=_IDS,
+    fleet=_FLEETS,
+    target=st.sampled_from([None, "r1", "{name}"]),
+    version=st.sampled_from([None, 1, 2]),
+    kind=st.sampled_from(
+        ["demand_shift", "saturation", "version_regression", "replica_fault", "gpu_fault", "dependency_fault", "telemetry_gap"]
+    ),
+    severity=st.sampled_from(["info", "warning", "critical"]),
+    onset=_TIMES,
+    time=_TIMES,
+    state=st.sampled_from(["firing", "resolved"]),
+    confidence=st.floats(0, 1),
+    summary=st.text(max_size=20),
+)
 _DECISIONS = st.builds(
     Decision,
-    id=_IDS.map("d{}".format), fleet=_FLEETS, time=_TIMES, version=st.sampled_from([None, 1, 2]), target=st.sampled_from([None, "r1"]),
+    id=_IDS.map("d{}".format),
+    fleet=_FLEETS,
+    time=_TIMES,
+    version=st.sampled_from([None, 1, 2]),
+    target=st.sampled_from([None, "r1"]),
     action=st.sampled_from(["scale", "shift_traffic", "promote", "rollback", "quarantine", "release", "hold"]),
-    outcome=st.sampled_from(["applied", "refused", "failed"]), because=st.lists(_IDS, max_size=3), reason=st.text(max_size=20),
-    from_=st.sampled_from([{}, {"replicas": 2}, {"replicas": None}]), to=st.sampled_from([{}, {"replicas": 3}, {"replicas": "x"}]),
-)  # fmt: skip
+    outcome=st.sampled_from(["applied", "refused", "failed"]),
+    because=st.lists(_IDS, max_size=3),
+    reason=st.text(max_size=20),
+    from_=st.sampled_from([{}, {"replicas": 2}, {"replicas": None}]),
+    to=st.sampled_from([{}, {"replicas": 3}, {"replicas": "x"}]),
+)
 QUICK = settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 _STREAMS = st.lists(st.one_of(_FINDINGS, _DECISIONS), max_size=30)
 
