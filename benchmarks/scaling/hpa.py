@@ -1,6 +1,6 @@
 """The rules of the Kubernetes HorizontalPodAutoscaler, as its documentation and its controller's source say.
 
-Source: kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale (algorithm details, default behavior), and
+Source: kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale (algorithm details, default behavior), and
 pkg/controller/podautoscaler in kubernetes/kubernetes for what the page leaves open (rounding, pods that are not ready).
 """
 
