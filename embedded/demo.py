@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -109,14 +109,25 @@ def run(
 
 
 def _results_folder(out: Path | None, name: str) -> Path:
-    if out is None:
-        stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        out = next(path for n in range(1, 1000) if not (path := stem if n == 1 else Path(f"{stem}-{n}")).exists())
+    if out is not None:
+        if (out / "stack").exists():
+            raise Missing(f"{out} holds a run, which would be mixed up with this one: give --out another folder, or delete it")
+        return _made(out, exist_ok=True)
+    stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for n in range(1, 1000):
+        with suppress(FileExistsError):  # of a demo that was started in the same second
+            return _made(stem if n == 1 else Path(f"{stem}-{n}"), exist_ok=False)
+    raise Missing(f"{stem} and many like it are taken: say where the results go with --out")
+
+
+def _made(folder: Path, exist_ok: bool) -> Path:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
-        raise Missing(f"the folder for the results, {out}, cannot be made: {error.strerror}") from error
-    return out
+        if not exist_ok and isinstance(error, FileExistsError):
+            raise
+        raise Missing(f"the folder for the results, {folder}, cannot be made: {error.strerror}") from error
+    return folder
 
 
 class _Demo:

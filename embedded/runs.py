@@ -7,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from filelock import BaseFileLock, FileLock, Timeout
 
 from trimtab.cache import cache_folder
+from trimtab.errors import Missing
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,21 @@ def register(folder: Path, fleet: str, started: float, addresses: dict[str, str]
 def forget(path: Path) -> None:
     """The stack of this file runs no more."""
     path.unlink(missing_ok=True)
+
+
+def own(folder: Path) -> BaseFileLock:
+    """Take the folder of a stack for as long as this process lives or until `release` of what is returned.
+
+    Raises `Missing` when another stack has it: two in one folder would write into each other's topics and logs.
+    """
+    lock = FileLock(folder / ".in-use", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise Missing(
+            f"{folder} is in use by another stack that runs now: give another folder, or stop that one first"
+        ) from error
+    return lock
 
 
 def running() -> list[Run]:

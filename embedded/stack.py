@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
+from filelock import BaseFileLock
 
 from embedded import runs
 from embedded.faults import SLOW_SECONDS, Faults, ReplicaFaultKind, fault_file
@@ -50,6 +51,7 @@ class Stack:
         self._store = self.folder / "store"
         self._replicas = self.folder / "replicas"
         self._registered: Path | None = None
+        self._owned: BaseFileLock | None = None
         self._supervisor: Supervisor | None = None
         self._stopping = threading.Event()
         self._exported: dict[int, Path] = {}
@@ -70,9 +72,11 @@ class Stack:
     def start(self) -> None:
         """Bring everything up; returns when all parts and the first replicas are ready.
 
-        Raises `Missing` (memory, jars, model, Triton, Envoy) or `ProcessFailed` with the last lines of the log; call `stop` then.
+        Raises `Missing` (memory, a folder in use, jars, model, Triton, Envoy) or `ProcessFailed` with the last lines of the
+        log; call `stop` then.
         """
         check_memory()
+        self._owned = runs.own(self.folder)
         started = time.time()
         self.fleet = msgspec.structs.replace(self.fleet, time=started)
         supervisor = Supervisor(self.folder / "logs", self._on_event)
@@ -190,6 +194,7 @@ class Stack:
             runs.forget(self._registered)
             self._registered = None
         if supervisor is None:
+            self._disown()
             return
         self._stopping.set()
         self.faults.lift()
@@ -198,6 +203,12 @@ class Stack:
         supervisor.stop()
         self._targets.close()
         self._peak = supervisor.peak_memory_bytes
+        self._disown()
+
+    def _disown(self) -> None:
+        if self._owned is not None:
+            self._owned.release()
+            self._owned = None
 
     def _export_rest(self) -> None:
         """Have all adapters exported before the clock runs: later a release costs no time."""

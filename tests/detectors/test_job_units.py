@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors import checkpoints, health, models_store, train_shell
+from detectors import checkpoints, flink_env, health, models_store, train_shell
+from detectors.flink_env import FlinkSettings
 from detectors.journal import Fleet, Incoming, Outgoing, read
 from detectors.settings import DetectSettings
 from trimtab.bus import BusSettings
@@ -185,6 +186,13 @@ def test_a_model_that_is_not_there_leaves_the_old_one_in_place(tmp_path: Path, c
         assert fleet.on_record(Incoming(MODELS, b"intent", encode(message)), message, START) == []
     assert store.kept is None
     assert caplog.text.count("model 0123456789ab is not used") == 2
+
+
+def test_without_the_connector_the_job_says_where_to_get_it(tmp_path: Path) -> None:
+    environment = dict(os.environ)
+    with pytest.raises(Missing, match=r"Flink's Kafka connector is not in .*: `trimtab doctor` fetches it"):
+        flink_env.start(FlinkSettings(jars=tmp_path, checkpoints=tmp_path / "chk", logs=tmp_path / "logs"))
+    assert dict(os.environ) == environment and not (tmp_path / "logs").exists()
 
 
 def test_the_newest_completed_checkpoint_comes_first(tmp_path: Path) -> None:

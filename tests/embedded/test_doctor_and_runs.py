@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from embedded import cli, doctor, java, memory, runs, status
 from embedded.doctor import Check
 from embedded.memory import check_memory
+from embedded.stack import Stack
 from trimtab.errors import Missing
+from trimtab.messages import FleetSpec
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +118,28 @@ def test_running_stacks_are_found_and_dead_ones_forgotten(cache: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, second.name])
     runs.forget(path)
     assert [run.folder for run in runs.running()] == [str(cache / "run2")]
+
+
+def test_a_folder_belongs_to_one_stack_at_a_time(tmp_path: Path) -> None:
+    mine = runs.own(tmp_path)
+    with pytest.raises(Missing, match=r"is in use by another stack"):
+        runs.own(tmp_path)
+    stack = Stack(tmp_path, FleetSpec(fleet="intent", model="intent", version=1, capacity_per_replica=30.0), seed=1)
+    with pytest.raises(Missing, match=r"is in use by another stack"):
+        stack.start()
+    stack.stop()  # takes nothing of the other one's
+    with pytest.raises(Missing, match=r"is in use by another stack"):
+        runs.own(tmp_path)
+    mine.release()
+    runs.own(tmp_path).release()
+
+
+def test_too_little_memory_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_EMBEDDED_MEMORY_NEEDED_BYTES", "9000000000000")
+    stack = Stack(tmp_path, FleetSpec(fleet="intent", model="intent", version=1, capacity_per_replica=30.0), seed=1)
+    with pytest.raises(Missing, match="GB of memory are free"):
+        stack.start()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_status_says_so_when_nothing_runs() -> None:

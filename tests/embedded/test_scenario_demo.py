@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,21 @@ def test_results_go_to_a_new_folder_by_default(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "file").touch()
     with pytest.raises(Missing, match="cannot be made"):
         demo._results_folder(tmp_path / "file", "tour")
+
+
+def test_demos_started_at_once_get_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: demo._results_folder(None, "tour"), range(16)))
+    assert len(set(folders)) == 16 and all(folder.is_dir() for folder in folders)
+
+
+def test_a_folder_with_a_run_is_not_written_into_again(stack: type[MemoryStack], tmp_path: Path) -> None:
+    assert demo.run("tour", out=tmp_path, plain=True) == 0
+    before = (tmp_path / "summary.json").read_bytes()
+    with pytest.raises(Missing, match="holds a run.*--out"):
+        demo.run("tour", out=tmp_path, plain=True)
+    assert (tmp_path / "summary.json").read_bytes() == before
 
 
 def test_a_wrong_scenario_starts_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from serving_stack.export import adapter_for, default_cache, ensure_exported
@@ -259,6 +260,22 @@ def test_a_broken_version_never_becomes_ready_and_says_why(store, tmp_path, miss
             time.sleep(0.05)
         assert replica.process.returncode != 0
         assert missing in replica.log()
+
+
+def test_a_model_that_dies_while_loading_takes_its_server_with_it(store, tmp_path):
+    with started(store, 2, tmp_path / "intent-v2-8") as replica:
+        server = psutil.Process(replica.process.pid)
+        loading = []
+        while not loading and replica.process.poll() is None:
+            loading = [child for child in server.children(recursive=True) if "python_backend_stub" in child.name()]
+        assert not replica.is_ready()
+        for child in loading:
+            child.kill()
+        while replica.process.poll() is None:
+            assert not replica.is_ready()
+            time.sleep(0.05)
+        assert replica.process.returncode != 0
+        assert "failed to load" in replica.log()
 
 
 def test_a_killed_server_leaves_no_process_behind(store, tmp_path):
