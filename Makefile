@@ -4,12 +4,14 @@ UV := .cache/uv/bin/uv
 RUN := $(UV) run --frozen --all-extras --no-progress
 PACKAGES := trimtab collectors detectors autoscaler serving_stack dashboards embedded benchmarks
 
-.PHONY: help demo test check docs format setup clean
+.PHONY: help demo test check docs images e2e format setup clean
 
 help:
 	@echo "make demo   start everything on this machine and watch Trimtab run the fleet (SCENARIO=tour SEED=7)"
 	@echo "make test   all tests: lint, types, unit tests, and those against real Kafka, Flink, Triton and Envoy"
 	@echo "make check  lint, types, import directions and unit tests only (under a minute)"
+	@echo "make images the container images, by role (DOCKER=docker TAG=dev)"
+	@echo "make e2e    tests on the Kubernetes cluster of KUBECONFIG, with those images on its nodes"
 	@echo "make docs   this documentation as a site, into .cache/site"
 	@echo "make format put the code into the project's style"
 
@@ -42,6 +44,18 @@ docs: setup
 
 test: check
 	$(RUN) pytest -m integration
+
+# Images for Kubernetes and compose; another builder or registry: make images DOCKER=podman TAG=v1
+DOCKER ?= docker
+TAG ?= dev
+images:
+	for role in core serving detect kafka; do \
+	  $(DOCKER) build --target $$role --tag trimtab-$$role:$(TAG) . || exit 1; done
+	@$(DOCKER) images --filter reference='trimtab-*:$(TAG)'
+
+# Needs KUBECONFIG, kubectl and the images on the cluster's nodes.
+e2e: setup
+	$(RUN) pytest -m e2e
 
 format: setup
 	$(RUN) ruff format .
