@@ -32,7 +32,7 @@ METRICS_PORT = 9102
 READY_SECONDS = 300.0
 SHIPPED_VERSIONS = (1, 2)
 """What the serving image holds; any other version is one of these with a fault."""
-_COLLECTOR = {"app.kubernetes.io/name": "trimtab", "app.kubernetes.io/component": "collector"}
+_COLLECTOR = "app.kubernetes.io/name=trimtab-collector"
 
 
 class ClusterStack:
@@ -156,8 +156,8 @@ class ClusterStack:
         """Stops every collector (SIGSTOP) for a time. Only `all`: on a cluster, single targets are not cut off."""
         if which != "all" and list(which) != ["all"]:
             raise Missing("on a cluster a telemetry outage is of all targets")
-        selector = ",".join(f"{key}={value}" for key, value in _COLLECTOR.items())
-        pods = [p["metadata"]["name"] for p in self._kube.get(path_of("pods", self._system), labelSelector=selector)["items"]]
+        found = self._kube.get(path_of("pods", self._system), labelSelector=_COLLECTOR)["items"]
+        pods = [pod["metadata"]["name"] for pod in found]
         if not pods:
             raise Missing(f"no collector runs in {self._system}")
         self._signal_collectors(pods, "STOP")
