@@ -1,0 +1,41 @@
+"""Values as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoscaler.kubectl import words
+from trimtab.errors import TrimtabError
+from trimtab.messages import Decision
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (119, "119s"), (120, "2m"), (303, "5m3s"), (3600, "60m"), (4 * 3600 + 300, "4h5m"), (90_000, "25h"), (3e5, "3d11h"), (9e5, "10d")],
+)  # fmt: skip
+def test_ages_are_as_kubectl_says_them(seconds: float, text: str) -> None:
+    assert words.span(seconds) == text
+
+
+def test_an_age_that_is_not_known_or_not_yet_is_no_number() -> None:
+    assert words.age(None, 5.0) == words.age("yesterday", 5.0) == "-"
+    assert words.age("2026-01-01T00:00:00Z", 0.0) == "0s"  # a clock that is behind
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1d", 86_400), ("1.5h", 5400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert words.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "30 m", "-5m", "0m", "1h!", "1w", "1e9s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(TrimtabError, match="no duration|no time"):
+        words.seconds_of(text)
+
+
+def test_changes() -> None:
+    decision = Decision(
+        id="1", fleet="f", time=0.0, action="shift_traffic", outcome="applied", reason="",
+        from_={"weights": {"1": 100}}, to={"weights": {"1": 80, "2": 20}, "replicas": 3},
+    )  # fmt: skip
+    assert words.change(decision) == "weights v1:100 -> v1:80/v2:20, replicas - -> 3"
