@@ -66,6 +66,11 @@ class Kube:
         """The API server's address."""
         return str(self._client.configuration.host)
 
+    @property
+    def configuration(self) -> Any:
+        """The official client's configuration, for a library that makes its own connections."""
+        return self._client.configuration
+
     def new_client(self) -> Any:
         """Another client of the same API server, for what changes the client that it is given (`kubernetes.stream`)."""
         return type(self._client)(self._client.configuration)

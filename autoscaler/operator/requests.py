@@ -1,7 +1,8 @@
 """What people ask of a fleet by annotations, and how it ended. Pure.
 
 One annotation per kind, ``trimtab.dev/request-<kind>``, holds JSON such as
-``{"id": "k3f9", "version": 2, "at": 1764000000.0, "by": "kubectl"}``; a quarantine has ``pod`` in place of ``version``. One id is acted on once; the annotation may stay. The answer is in ``status.requests``.
+``{"id": "k3f9", "version": 2, "at": 1764000000.0, "by": "kubectl"}``; a quarantine has ``pod`` in place of ``version``.
+One id is acted on once; the annotation may stay. The answer is in ``status.requests``.
 """
 
 from __future__ import annotations

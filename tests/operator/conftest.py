@@ -35,6 +35,18 @@ def until(holds: Callable[[], Any], what: str, patience: float = 60.0) -> Any:
     raise AssertionError(f"not within {patience:.0f} s: {what}")
 
 
+@pytest.fixture(scope="session", name="until")
+def until_fixture() -> Callable[..., Any]:
+    """Waits: ``until(lambda: holds, "what", patience)``."""
+    return until
+
+
+@pytest.fixture(scope="session")
+def bare() -> Templates:
+    """Pods of an image that only waits."""
+    return BARE
+
+
 @pytest.fixture(scope="session")
 def kube() -> Kube:
     """The API server, with the CRD as the repository has it."""

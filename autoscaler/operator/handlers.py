@@ -1,0 +1,107 @@
+"""What kopf tells the operator: ModelFleets that come, change and go. A deleted one is drained before its finalizer goes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Protocol
+
+import kopf
+
+from trimtab.kube import Kube
+
+FINALIZER = "trimtab.dev/drain"
+
+
+class Follower(Protocol):
+    """Who looks after fleets."""
+
+    def follow(self, namespace: str, name: str) -> None:
+        """A ModelFleet is there, or has changed."""
+
+    def drain(self, namespace: str, name: str) -> list[str]:
+        """One step of taking a fleet down; what is still there."""
+
+    def forget(self, namespace: str, name: str) -> None:
+        """A fleet is gone."""
+
+
+def registry(kube: Kube, follower: Follower, drain_seconds: float) -> kopf.OperatorRegistry:
+    """The handlers."""
+    found = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=found)
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return credentials(kube)
+
+    where = ("trimtab.dev", "v1alpha1", "modelfleets")
+
+    @kopf.on.resume(*where, registry=found)
+    @kopf.on.create(*where, registry=found)
+    @kopf.on.update(*where, registry=found)
+    def follow(namespace: str | None, name: str, **_: Any) -> None:
+        follower.follow(str(namespace), name)
+
+    @kopf.on.delete(*where, registry=found)
+    def drain(namespace: str | None, name: str, runtime: timedelta, **_: Any) -> None:
+        left = follower.drain(str(namespace), name)
+        if left and runtime.total_seconds() < drain_seconds:
+            raise kopf.TemporaryError(f"{len(left)} pods drain: {', '.join(sorted(left)[:5])}", delay=1)
+        follower.forget(str(namespace), name)
+
+    return found
+
+
+def credentials(kube: Kube) -> kopf.ConnectionInfo:
+    """The same as ours. kopf asks again when they are refused, and a token that was renewed meanwhile is read anew."""
+    config = kube.configuration
+    header = config.get_api_key_with_prefix("BearerToken") or config.get_api_key_with_prefix("authorization") or ""
+    scheme, _, token = header.rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=config.host,
+        ca_path=config.ssl_ca_cert,
+        insecure=not config.verify_ssl,
+        username=config.username or None,
+        password=config.password or None,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=config.cert_file,
+        private_key_path=config.key_file,
+    )
+
+
+def settings() -> kopf.OperatorSettings:
+    """Quiet (decisions have Events of their own), and with our names on what kopf keeps."""
+    found = kopf.OperatorSettings()
+    found.posting.enabled = False
+    found.scanning.disabled = True  # the CRD is there: no right to list CRDs and namespaces is needed
+    found.persistence.finalizer = FINALIZER
+    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="trimtab.dev")
+    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="trimtab.dev", key="last-handled")
+    found.watching.server_timeout = 60
+    found.watching.client_timeout = 75
+    found.networking.request_timeout = 15
+    found.execution.max_workers = 8
+    return found
+
+
+def run(
+    kube: Kube, follower: Follower, namespace: str, drain_seconds: float, stop: threading.Event, failed: Callable[[str], None]
+) -> None:
+    """Runs kopf in the caller's thread until `stop` is set; `failed` is told when it ends by itself."""
+    scope: dict[str, Any] = {"namespaces": [namespace]} if namespace else {"clusterwide": True}
+
+    async def operator() -> None:
+        await kopf.operator(
+            registry=registry(kube, follower, drain_seconds), settings=settings(), standalone=True, stop_flag=stop, **scope
+        )
+
+    try:
+        asyncio.run(operator())
+    except Exception as error:  # kopf ends with whatever one of its tasks ended with
+        failed(f"kopf ended: {error!r}")
+        return
+    if not stop.is_set():
+        failed("kopf ended by itself")
