@@ -4,6 +4,9 @@ One target passes through as it is. From the second on, a *round* is complete wh
 the last one, or when one reports for the second time (the others are late then); a complete round gives one snapshot whose
 counters are the sums. A counter that fell belongs to a target that restarted: the sums then begin anew at zero, so that
 readers take the interval as unknown, as they do for a single gateway.
+
+A target that is there but does not answer, or whose page is frozen, may still serve: the sum is unknown while it lasts, and nothing
+is given. One that refuses connections, or of which nothing more is heard, is gone and no part of the sum.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Merged(msgspec.Struct, frozen=True):
     """Targets of one role by name, and the sums of their counters since they were first seen."""
 
     pages: dict[str, Page] = {}
+    mute: dict[str, float] = {}
+    """Targets that are there and say nothing: name -> time of the last try."""
     totals: dict[str, float] = {}
     round: int = 0
 
@@ -46,30 +51,37 @@ def merge(memory: Merged, snapshot: Snapshot, stale_seconds: float) -> tuple[Mer
     before = memory.pages.get(snapshot.target)
     if before is not None and snapshot.time <= before.time:
         return memory, None
-    others = {
-        name: page
-        for name, page in memory.pages.items()
-        if name != snapshot.target and snapshot.time - page.time <= stale_seconds
-    }
+    now = snapshot.time
+    others = {name: page for name, page in memory.pages.items() if name != snapshot.target and now - page.time <= stale_seconds}
+    mute = {name: at for name, at in memory.mute.items() if name != snapshot.target and now - at <= stale_seconds}
     if not snapshot.up:
-        return memory, None if others else snapshot
+        mute |= {} if _is_gone(snapshot) else {snapshot.target: now}
+        return msgspec.structs.replace(memory, mute=mute), None if others else snapshot
     page = _page(snapshot, before)
     if not others:
         # Alone, now or again: the page speaks for itself.
         totals = page.counters if before is None or len(memory.pages) == 1 else _summed(memory.totals, before, page)
-        merged = Merged({snapshot.target: page}, totals, memory.round)
-        return merged, snapshot if totals == page.counters else _as_snapshot(snapshot, totals, merged.round)
+        merged = Merged({snapshot.target: page}, mute, totals, memory.round)
+        alone = snapshot if totals == page.counters else _as_snapshot(snapshot, totals, merged.round)
+        return merged, None if mute else alone
     if page.unchanged >= _FROZEN_SCRAPES - 1:
         page = msgspec.structs.replace(page, time=before.time if before else page.time)
-        return msgspec.structs.replace(memory, pages={**others, snapshot.target: page}), None
+        mute |= {snapshot.target: now}
+        return msgspec.structs.replace(memory, pages={**others, snapshot.target: page}, mute=mute), None
     totals = _summed(memory.totals, before, page)
     second = before is not None and before.reported
     pages = {**others, snapshot.target: msgspec.structs.replace(page, reported=True)}
     if not second and not all(each.reported for each in pages.values()):
-        return Merged(pages, totals, memory.round), None
+        return Merged(pages, mute, totals, memory.round), None
     kept = {name: msgspec.structs.replace(each, reported=second and name == snapshot.target) for name, each in pages.items()}
-    merged = Merged(kept, totals, memory.round + 1)
-    return merged, _as_snapshot(snapshot, totals, merged.round)
+    merged = Merged(kept, mute, totals, memory.round + 1)
+    return merged, None if mute else _as_snapshot(snapshot, totals, merged.round)
+
+
+def _is_gone(snapshot: Snapshot) -> bool:
+    """Whether nobody listens there any more."""
+    words = (snapshot.error or "").lower()
+    return "refused" in words or "cannot connect" in words
 
 
 def _summed(totals: dict[str, float], before: Page | None, page: Page) -> dict[str, float]:

@@ -16,11 +16,13 @@ from trimtab.messages import Snapshot
 KEY = 'envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="ns_intent"}'
 
 
-def page(target: str, time: float, count: float | None, uptime: float | None = None) -> Snapshot:
+def page(target: str, time: float, count: float | None, uptime: float | None = None, error: str | None = None) -> Snapshot:
     series: dict[str, float | None] = (
         {} if count is None else {KEY: count, "envoy_server_uptime": time if uptime is None else uptime}
     )
-    return Snapshot(target=target, fleet="ns_intent", role="gateway", time=time, took=0.01, up=count is not None, series=series)
+    return Snapshot(
+        target=target, fleet="ns_intent", role="gateway", time=time, took=0.01, up=count is not None, series=series, error=error
+    )
 
 
 def play(*pages: Snapshot) -> list[Snapshot]:
@@ -65,13 +67,24 @@ def test_a_restarted_target_makes_the_interval_unknown() -> None:
     assert all(rate <= 20.5 for rate in rates) and len(seen.intervals) < 4
 
 
-def test_a_mute_or_frozen_target_does_not_hold_up_the_others() -> None:
+def beside(other: list[Snapshot]) -> list[Snapshot]:
     pages = [page("a", float(t), t * 10) for t in range(1, 20)]
-    mute = [page("b", t + 0.5, 50) if t < 3 else page("b", t + 0.5, None) for t in range(1, 20)]
-    frozen = [page("b", t + 0.5, 50, uptime=7) for t in range(1, 20)]
-    for other in (mute, frozen):
-        seen = play(*(each for pair in zip(pages, other, strict=True) for each in pair))
-        assert seen[-1].time >= 18.0 and len(seen) >= 15
+    return play(*(each for pair in zip(pages, other, strict=True) for each in pair))
+
+
+def test_one_that_is_gone_does_not_hold_up_the_others() -> None:
+    refusing = [page("b", t + 0.5, 50) if t < 3 else page("b", t + 0.5, None, error="connection refused") for t in range(1, 20)]
+    seen = beside(refusing)
+    assert seen[-1].time >= 18.0 and len(seen) >= 15
+
+
+def test_one_that_is_there_and_says_nothing_makes_the_sum_unknown() -> None:
+    hanging = [page("b", t + 0.5, 50) if t < 6 else page("b", t + 0.5, None, error="timed out") for t in range(1, 20)]
+    frozen = [page("b", t + 0.5, 50, uptime=t if t < 6 else 7) for t in range(1, 20)]
+    for other in (hanging, frozen):
+        assert beside(other)[-1].time < 9.0
+    back = [page("b", t + 0.5, 50 * t) if t < 6 or t > 12 else page("b", t + 0.5, None, error="timed out") for t in range(1, 20)]
+    assert beside(back)[-1].time >= 18.0
 
 
 @given(
