@@ -19,7 +19,7 @@ TAKES = frozenset({"seeds"})
 START_SECONDS = 10.0
 SEEDS = (1, 2, 3, 4, 5)
 NOTES = (
-    f"virtual time; a replica starts in {START_SECONDS:g} s; 900 s (quick: 480 s) of recorded arrivals at {play.RATE:g}/s",
+    f"virtual time; a replica starts in {START_SECONDS:g} s; 900 s (quick: 360 s) of recorded arrivals at {play.RATE:g}/s",
     "slo_s: seconds in windows of 5 s whose p99 is over 250 ms; slow_ratio: requests over 250 ms; medians over seeds",
     "replica_s: replica-seconds, starting ones included; added: replicas wanted only because of the fault",
     "reaction_s: from the surge until more replicas are wanted; enough_s: until enough are ready; unknown: not while it lasts",
@@ -28,9 +28,9 @@ NOTES = (
 
 
 def run(options: Options) -> Result:
-    """Plays every controller in every situation; quick: one seed, and 480 s."""
+    """Plays every controller in every situation; quick: one seed, and 360 s."""
     seeds = options.seeds or (SEEDS[:1] if options.quick else SEEDS)
-    duration, at = (480.0, 120.0) if options.quick else (900.0, 300.0)
+    duration, at = (360.0, 90.0) if options.quick else (900.0, 300.0)
     measured: dict[tuple[str, str], list[dict[str, float | None]]] = {}
     contestants, told = entries(), play.situations(duration, at)
     for seed in seeds:
