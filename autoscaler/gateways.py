@@ -5,8 +5,8 @@ the last one, or when one reports for the second time (the others are late then)
 counters are the sums. A counter that fell belongs to a target that restarted: the sums then begin anew at zero, so that
 readers take the interval as unknown, as they do for a single gateway.
 
-A target that is there but does not answer, or whose page is frozen, may still serve: the sum is unknown while it lasts, and nothing
-is given. One that refuses connections, or of which nothing more is heard, is gone and no part of the sum.
+A target that is there but does not answer, or whose page is frozen, may still serve: the sum is unknown while it lasts, and
+nothing is given. One that refuses connections, or of which nothing more is heard, is gone and no part of the sum.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ _READ = (
     "trimtab_traffic_requests_total",
 )
 _FROZEN_SCRAPES = 3
+_KEPT_SECONDS = 60.0
 
 
 class Page(msgspec.Struct, frozen=True):
-    """The last page of one target. `unchanged`: how often every value on it was the same."""
+    """The last page of one target that was alive at `time` and heard at `heard`. `unchanged`: how often all values were the same."""
 
     time: float
+    heard: float
     counters: dict[str, float]
     digest: str = ""
     unchanged: int = 0
@@ -52,7 +54,8 @@ def merge(memory: Merged, snapshot: Snapshot, stale_seconds: float) -> tuple[Mer
     if before is not None and snapshot.time <= before.time:
         return memory, None
     now = snapshot.time
-    others = {name: page for name, page in memory.pages.items() if name != snapshot.target and now - page.time <= stale_seconds}
+    kept = {name: page for name, page in memory.pages.items() if name != snapshot.target and now - page.heard <= _KEPT_SECONDS}
+    others = {name: page for name, page in kept.items() if now - page.time <= stale_seconds}
     mute = {name: at for name, at in memory.mute.items() if name != snapshot.target and now - at <= stale_seconds}
     if not snapshot.up:
         mute |= {} if _is_gone(snapshot) else {snapshot.target: now}
@@ -60,21 +63,21 @@ def merge(memory: Merged, snapshot: Snapshot, stale_seconds: float) -> tuple[Mer
     page = _page(snapshot, before)
     if not others:
         # Alone, now or again: the page speaks for itself.
-        totals = page.counters if before is None or len(memory.pages) == 1 else _summed(memory.totals, before, page)
-        merged = Merged({snapshot.target: page}, mute, totals, memory.round)
+        totals = page.counters if before is None or not kept else _summed(memory.totals, before, page)
+        merged = Merged({**kept, snapshot.target: page}, mute, totals, memory.round)
         alone = snapshot if totals == page.counters else _as_snapshot(snapshot, totals, merged.round)
         return merged, None if mute else alone
     if page.unchanged >= _FROZEN_SCRAPES - 1:
         page = msgspec.structs.replace(page, time=before.time if before else page.time)
-        mute |= {snapshot.target: now}
-        return msgspec.structs.replace(memory, pages={**others, snapshot.target: page}, mute=mute), None
+        pages = {**kept, snapshot.target: page}
+        return msgspec.structs.replace(memory, pages=pages, mute={**mute, snapshot.target: now}), None
     totals = _summed(memory.totals, before, page)
     second = before is not None and before.reported
-    pages = {**others, snapshot.target: msgspec.structs.replace(page, reported=True)}
-    if not second and not all(each.reported for each in pages.values()):
+    pages = {**kept, snapshot.target: msgspec.structs.replace(page, reported=True)}
+    if not second and not all(pages[name].reported for name in others):
         return Merged(pages, mute, totals, memory.round), None
-    kept = {name: msgspec.structs.replace(each, reported=second and name == snapshot.target) for name, each in pages.items()}
-    merged = Merged(kept, mute, totals, memory.round + 1)
+    pages = {name: msgspec.structs.replace(each, reported=second and name == snapshot.target) for name, each in pages.items()}
+    merged = Merged(pages, mute, totals, memory.round + 1)
     return merged, None if mute else _as_snapshot(snapshot, totals, merged.round)
 
 
@@ -100,7 +103,7 @@ def _page(snapshot: Snapshot, before: Page | None) -> Page:
     text = "\n".join(f"{key} {value}" for key, value in sorted(snapshot.series.items()))
     digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     unchanged = before.unchanged + 1 if before is not None and before.digest == digest else 0
-    return Page(snapshot.time, counters, digest, unchanged)
+    return Page(snapshot.time, snapshot.time, counters, digest, unchanged)
 
 
 def _as_snapshot(newest: Snapshot, totals: dict[str, float], number: int) -> Snapshot:
