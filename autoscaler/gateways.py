@@ -28,7 +28,7 @@ _KEPT_SECONDS = 60.0
 
 
 class Page(msgspec.Struct, frozen=True):
-    """The last page of one target that was alive at `time` and heard at `heard`. `unchanged`: how often all values were the same."""
+    """The last page of one target, alive at `time`, heard at `heard`. `unchanged`: how often all values were the same."""
 
     time: float
     heard: float
@@ -62,10 +62,11 @@ def merge(memory: Merged, snapshot: Snapshot, stale_seconds: float) -> tuple[Mer
         return msgspec.structs.replace(memory, mute=mute), None if others else snapshot
     page = _page(snapshot, before)
     if not others:
-        # Alone, now or again: the page speaks for itself.
-        totals = page.counters if before is None or not kept else _summed(memory.totals, before, page)
+        # Alone from the beginning, the page speaks for itself; alone again, the sums go on.
+        first = memory.round == 0 and not kept
+        totals = page.counters if first else _summed(memory.totals, before, page)
         merged = Merged({**kept, snapshot.target: page}, mute, totals, memory.round)
-        alone = snapshot if totals == page.counters else _as_snapshot(snapshot, totals, merged.round)
+        alone = snapshot if first else _as_snapshot(snapshot, totals, merged.round)
         return merged, None if mute else alone
     if page.unchanged >= _FROZEN_SCRAPES - 1:
         page = msgspec.structs.replace(page, time=before.time if before else page.time)

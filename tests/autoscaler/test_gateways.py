@@ -96,3 +96,13 @@ def test_hostile_orders_and_values_never_break_it(pages: list[tuple[str, float, 
     for each in play(*(page(*one) for one in pages)):
         value = each.series.get(KEY)
         assert value is None or value >= 0
+
+
+def test_going_back_to_one_target_is_no_surge() -> None:
+    both = [page(name, t + phase, base + t) for t in range(1, 6) for name, phase, base in (("a", 0.0, 1000), ("b", 0.5, 9000))]
+    later = [page("b", t + 0.5, 9000 + t) for t in range(6, 200)]
+    memory, seen = Merged(), demand.DemandMemory()
+    for each in both + later:
+        memory, together = merge(memory, each, 3.0)
+        seen = demand.observe(seen, together) if together else seen
+    assert all(interval.count / interval.seconds <= 2.5 for interval in seen.intervals) and seen.seen == 199.5
