@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-RUNBOOKS = "https://trimtab.dev/runbooks"
-"""Where the pages of docs/runbooks are served; `trimtab rules write --runbooks` takes another address."""
+RUNBOOKS = "http://127.0.0.1:8000/runbooks"
+"""Where `mkdocs serve` shows docs/runbooks; `trimtab rules write --runbooks` takes the address where yours are served."""
 
 Urgency = Literal["critical", "warning", "none"]
 
