@@ -72,39 +72,6 @@ USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab"]
 
-# --- serving
-FROM tools AS serving-packages
-COPY --from=locked /src/serving.txt ./
-RUN lock-in serving.txt \
- # stubs of other Pythons, and the Python that those need
- && cd /opt/trimtab/venv/lib/python3.11/site-packages/pytriton/tritonserver/python_backend_stubs \
- && find . -mindepth 1 -maxdepth 1 ! -name 3.11 -exec rm -r {} +
-
-# The served model: exported by torch, published with its digests
-FROM tools AS model-packages
-COPY --from=locked /src/train.txt ./
-RUN uv pip install --quiet --require-hashes --no-deps -r train.txt
-
-FROM model-packages AS models
-COPY trimtab/__init__.py trimtab/cache.py trimtab/errors.py trimtab/
-COPY serving_stack/__init__.py serving_stack/banking.py serving_stack/export.py serving_stack/fault.py \
-     serving_stack/network.py serving_stack/onnx_files.py serving_stack/repository.py serving_stack/
-COPY serving_stack/adapters serving_stack/adapters
-COPY serving_stack/data serving_stack/data
-COPY serving_stack/intent_model serving_stack/intent_model
-COPY serving_stack/container/__init__.py serving_stack/container/store.py serving_stack/container/
-RUN /opt/trimtab/venv/bin/python -m serving_stack.container.store /opt/trimtab/store
-
-FROM python AS serving
-RUN apt-get update && apt-get install -y --no-install-recommends libpython3.11 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
-COPY --from=serving-packages /opt/trimtab/venv /opt/trimtab/venv
-COPY --from=models /opt/trimtab/store /opt/trimtab/store
-COPY --from=code /opt/trimtab/code /opt/trimtab/code
-USER 10001:10001
-WORKDIR /tmp
-ENTRYPOINT ["tini", "--", "trimtab-container"]
-
 # --- drill
 FROM tools AS drill-packages
 COPY --from=locked /src/drill.txt ./
@@ -157,3 +124,36 @@ ENV FLINK_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab"]
+
+# --- serving
+FROM tools AS serving-packages
+COPY --from=locked /src/serving.txt ./
+RUN lock-in serving.txt \
+ # stubs of other Pythons, and the Python that those need
+ && cd /opt/trimtab/venv/lib/python3.11/site-packages/pytriton/tritonserver/python_backend_stubs \
+ && find . -mindepth 1 -maxdepth 1 ! -name 3.11 -exec rm -r {} +
+
+# The served model: exported by torch, published with its digests
+FROM tools AS model-packages
+COPY --from=locked /src/train.txt ./
+RUN uv pip install --quiet --require-hashes --no-deps -r train.txt
+
+FROM model-packages AS models
+COPY trimtab/__init__.py trimtab/cache.py trimtab/errors.py trimtab/
+COPY serving_stack/__init__.py serving_stack/banking.py serving_stack/export.py serving_stack/fault.py \
+     serving_stack/network.py serving_stack/onnx_files.py serving_stack/repository.py serving_stack/
+COPY serving_stack/adapters serving_stack/adapters
+COPY serving_stack/data serving_stack/data
+COPY serving_stack/intent_model serving_stack/intent_model
+COPY serving_stack/container/__init__.py serving_stack/container/store.py serving_stack/container/
+RUN /opt/trimtab/venv/bin/python -m serving_stack.container.store /opt/trimtab/store
+
+FROM python AS serving
+RUN apt-get update && apt-get install -y --no-install-recommends libpython3.11 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
+COPY --from=serving-packages /opt/trimtab/venv /opt/trimtab/venv
+COPY --from=models /opt/trimtab/store /opt/trimtab/store
+COPY --from=code /opt/trimtab/code /opt/trimtab/code
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["tini", "--", "trimtab-container"]
