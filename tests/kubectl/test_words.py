@@ -8,11 +8,20 @@ from autoscaler.kubectl import words
 from trimtab.errors import TrimtabError
 from trimtab.messages import Decision
 
+AGES = {
+    0: "0s",
+    119: "119s",
+    120: "2m",
+    303: "5m3s",
+    3600: "60m",
+    14_700: "4h5m",
+    90_000: "25h",
+    300_000: "3d11h",
+    900_000: "10d",
+}
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (119, "119s"), (120, "2m"), (303, "5m3s"), (3600, "60m"), (4 * 3600 + 300, "4h5m"), (90_000, "25h"), (3e5, "3d11h"), (9e5, "10d")],
-)  # fmt: skip
+
+@pytest.mark.parametrize(("seconds", "text"), AGES.items())
 def test_ages_are_as_kubectl_says_them(seconds: float, text: str) -> None:
     assert words.span(seconds) == text
 
