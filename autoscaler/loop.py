@@ -22,7 +22,7 @@ from autoscaler.settings import AutoscaleSettings
 from trimtab import tracing
 from trimtab.bus import Bus, Record
 from trimtab.errors import SettingsError, Unavailable
-from trimtab.messages import DECISIONS, STATES, Decision, Finding, FleetPlan, FleetSpec, FleetState, stable_id
+from trimtab.messages import DECISIONS, STATES, Decision, Finding, FleetPlan, FleetSpec, FleetState, Snapshot, stable_id
 
 log = logging.getLogger("trimtab.autoscaler")
 
@@ -50,6 +50,7 @@ class Autoscaler:
         self._consumer = bus.consumer(TOPICS, group=f"trimtab-autoscaler-{fleet}", start="earliest")
         self._waiting: list[Record] = []
         self._traces: dict[str, tuple[float, dict[str, bytes]]] = {}
+        self._page: dict[str, bytes] = {}  # the trace of the newest page of the gateway: arrivals and canaries are read from it
         self._away_since: float | None = None
         self._tried: FleetPlan | None = None
         self._try_at = 0.0
@@ -117,6 +118,8 @@ class Autoscaler:
                 self._waiting.append(record)
                 if isinstance(record.message, Finding):
                     self._traces[record.message.id] = (record.message.time, record.headers)
+                elif isinstance(record.message, Snapshot) and record.message.role == "gateway":
+                    self._page = record.headers
             while len(self._traces) > _TRACES_KEPT:
                 del self._traces[next(iter(self._traces))]
             urgent = any(isinstance(record.message, (Finding, FleetSpec)) for record in records)
@@ -232,7 +235,7 @@ class Autoscaler:
         for cause in decision.because:
             if cause in self._traces:
                 return self._traces[cause]
-        return None, {}
+        return None, self._page
 
     def _save(self, **changes: object) -> None:
         saved = msgspec.structs.replace(self._saved, **changes)

@@ -42,9 +42,10 @@ class World:
 
     def step(self, snapshots: list[Any]) -> None:
         for topic, messages in ((FLEETS, self.sim.pending_specs), (TELEMETRY, snapshots), (FINDINGS, self.sim.pending_findings)):
+            trace = b"ee" if topic == TELEMETRY else b"ab"
             for message in messages:
                 with tracing.span("test"):
-                    self.producer.send(topic, message, {"traceparent": b"00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-01"})
+                    self.producer.send(topic, message, {"traceparent": b"00-" + trace * 16 + b"-" + b"cd" * 8 + b"-01"})
         self.sim.pending_specs, self.sim.pending_findings = [], []
         self.loop.once(0.0)
         self.sim.memory = self.loop.saved.memory
@@ -220,6 +221,16 @@ def test_each_decision_continues_the_trace_of_its_finding(world: World) -> None:
         if isinstance(record.message, Decision) and record.message.action == "quarantine"
     ]
     assert record.headers["traceparent"].split(b"-")[1] == b"ab" * 16
+
+
+def test_a_decision_without_a_finding_continues_the_trace_of_the_newest_page(world: World) -> None:
+    tracing.setup("test")
+    world.sim.run(30)
+    world.sim.rate = 80.0
+    world.sim.run(10)
+    records = world.bus.consumer([DECISIONS], group=None).poll(0)
+    traces = {r.headers["traceparent"].split(b"-")[1] for r in records if r.message.action == "scale"}  # type: ignore[attr-defined]
+    assert traces == {b"ee" * 16}
 
 
 def test_states_say_how_far_the_topics_were_read(world: World) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -108,10 +109,32 @@ def test_a_broker_killed_in_the_middle_of_the_run_loses_no_scrape(stack: Stack) 
     assert max(after - before for before, after in pairwise(around)) < 2.5, "scrapes made while the broker was away are missing"
 
 
-def test_a_hanging_replica_still_lets_clients_be_answered(stack: Stack) -> None:
+def spans(stack: Stack, process: str) -> list[dict[str, Any]]:
+    """What a process has recorded; it writes a span about a second after it has ended."""
+    return [json.loads(line) for line in (stack.folder / "spans" / f"{process}.jsonl").read_text().splitlines()]
+
+
+def test_a_hanging_replica_still_lets_clients_be_answered_and_one_trace_runs_from_scrape_to_act(stack: Stack) -> None:
     sick = stack.serving()[0]
     stack.inject("hang", sick)
     assert all(ask(stack).status_code == 200 for _ in range(4))
+    end = time.monotonic() + 60
+    act = None
+    while act is None and time.monotonic() < end:
+        time.sleep(1)
+        acts = [span for span in spans(stack, "autoscale") if span["name"] == "decide and apply"]
+        act = next(
+            (s for s in acts if (s["attributes"]["action"], s["attributes"]["outcome"]) == ("quarantine", "applied")), None
+        )
+    assert act is not None, "the replica that hangs was not quarantined"
+    (decision,) = [d for d in last_decisions(stack.addresses["kafka"], "intent", 100) if d.id == act["attributes"]["decision"]]
+    assert decision.target == sick
+    (detect,) = [span for span in spans(stack, "detect") if span["span"] == act["parent"]]
+    (scrape,) = [span for span in spans(stack, "collect") if span["span"] == detect["parent"]]
+    assert act["trace"] == detect["trace"] == scrape["trace"]
+    assert (scrape["name"], scrape["attributes"]["target"], scrape["attributes"]["up"]) == ("scrape", sick, False)
+    assert (detect["name"], detect["attributes"]["kind"]) == ("detect", "replica_fault")
+    assert scrape["start"] <= detect["start"] <= act["start"]
     with pytest.raises(Missing, match="no replica"):
         stack.inject("hang", "intent-v7-1")
 
