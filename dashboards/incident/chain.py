@@ -45,7 +45,8 @@ def steps(
     for id in dict.fromkeys(finding.id for finding in findings):
         found += _of_finding([finding for finding in findings if finding.id == id], scores, snapshots)
     for decision in decisions:
-        found += _of_decision(decision, states)
+        measured = list(_measured(decision, snapshots))
+        found += [*measured, *_of_decision(decision, states, measured)]
     ordered = sorted(found, key=lambda step: (step.time, LANES.index(step.lane)))
     numbers = {step.key: number for number, step in enumerate(ordered, 1)}
     return [
@@ -98,11 +99,25 @@ def _scored(finding: Finding, scores: Sequence[Score]) -> tuple[float, tuple[str
     return min(times, default=finding.time), tuple(dict.fromkeys(lines))
 
 
-def _of_decision(decision: Decision, states: Sequence[FleetState]) -> Iterator[Step]:
-    because = tuple(f"finding/{id}" for id in subjects.cited(decision))
+def _measured(decision: Decision, snapshots: Sequence[Snapshot]) -> Iterator[Step]:
+    """What a decision read off the gateway itself: demand, or the comparison of versions side by side."""
+    numbers = [cause for cause in decision.because if "=" in cause and not cause.startswith("release_time=")]
+    pages = [each.time for each in snapshots if each.role == "gateway" and each.up and each.time <= decision.time]
+    if not numbers or not pages:
+        return
+    yield Step(pages[-1], "scrape", "plain", "the gateway's counters", tuple(numbers), key=f"read/{decision.id}")
+    evidence, needed = decision.guard.get("evidence"), decision.guard.get("evidence_needed")
+    if isinstance(evidence, int | float) and isinstance(needed, int | float):
+        text = f"the versions compared side by side: evidence {evidence:.3g}, needed {needed:.3g}"
+        led = (f"read/{decision.id}",)
+        yield Step(decision.time, "score", "plain", text, key=f"compared/{decision.id}", because=led)
+
+
+def _of_decision(decision: Decision, states: Sequence[FleetState], measured: Sequence[Step]) -> Iterator[Step]:
+    because = (*(f"finding/{id}" for id in subjects.cited(decision)), f"compared/{decision.id}", f"read/{decision.id}")
     text, _, reason = words.decision_words(decision).partition(". ")
     tone: Tone = {"applied": "done", "refused": "refused", "failed": "bad"}[decision.outcome]  # type: ignore[assignment]
-    given = [cause for cause in decision.because if "=" in cause]
+    given = [cause for cause in decision.because if "=" in cause and not measured]
     details = (reason, *((f"because {', '.join(given)}",) if given else ()))
     yield Step(decision.time, "decision", tone, text, details, key=f"decision/{decision.id}", because=because)
     if decision.outcome == "applied" and not decision.dry_run:

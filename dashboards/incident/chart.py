@@ -88,7 +88,7 @@ def _lanes(tops: Mapping[Lane, float], end: float) -> list[Element]:
 def _bars(steps: Sequence[Step], places: dict[int, tuple[float, float]], axis: Axis, zero: float) -> list[Element]:
     """How long each finding was said."""
     return [
-        el("line", x1=places[step.number][0], x2=axis.x(step.until - zero), y1=y, y2=y, class_="firing")
+        el("line", x1=places[step.number][0], x2=axis.x(step.until - zero), y1=y, y2=y, class_="said")
         for step in steps
         for y in [places[step.number][1]]
         if step.until is not None
@@ -137,8 +137,8 @@ def _panel(curve: Curve, axis: Axis, zero: float, top: float) -> Element:
         group.append(el("text", words, x=axis.left - 8, y=low - value / limit * _PANEL + 4, class_="tick end"))
     group.append(el("text", curve.title, x=axis.left, y=top - 8, class_="title"))
     x = axis.right
-    for number, (name, points) in reversed(list(enumerate(curve.lines))):
-        colour = f"c{number % 6}"
+    for name, points in reversed(curve.lines):
+        colour = _colour(name)
         for piece in _pieces(points):
             group.append(el("path", d=_path([place(*point) for point in piece], curve.step), class_=f"line {colour}"))
         x -= len(name) * 6.4 + 6
@@ -146,6 +146,12 @@ def _panel(curve: Curve, axis: Axis, zero: float, top: float) -> Element:
         group.append(el("line", x1=x - 18, x2=x - 5, y1=top - 12, y2=top - 12, class_=f"key {colour}"))
         x -= 30
     return group
+
+
+def _colour(name: str) -> str:
+    """A version has the same colour in all panels."""
+    digits = "".join(letter for letter in name if letter in "0123456789")
+    return f"c{int(digits[-3:]) % 6}" if digits else "none"
 
 
 def _pieces(points: Points) -> list[list[tuple[float, float]]]:

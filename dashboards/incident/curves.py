@@ -52,18 +52,23 @@ def _by_version(states: Sequence[FleetState], what: str) -> list[tuple[str, Poin
 
 
 def _bad_answers(snapshots: Iterable[Snapshot], start: float, end: float) -> list[tuple[str, Points]]:
-    counts: dict[str, Points] = {}
+    """Of versions that answered anybody in the window."""
+    bad: dict[str, Points] = {}
+    all_: dict[str, set[float]] = {}
     for snapshot in snapshots:
         if snapshot.role != "app" or not start - 2 * _SPAN <= snapshot.time <= end:
             continue
-        totals: dict[str, float] = {}
+        seen: dict[str, tuple[float, float]] = {}
         for series, value in snapshot.series.items():
             match = _ANSWERS.match(series)
             if match and value is not None:
-                totals[match["version"]] = totals.get(match["version"], 0.0) + (value if match["outcome"] != "ok" else 0.0)
-        for version in totals.keys() | counts.keys():
-            counts.setdefault(version, []).append((snapshot.time, totals.get(version)))
-    return [(f"version {v}" if v.isdigit() else v or "no version", _rates(points, start)) for v, points in sorted(counts.items())]
+                wrong, total = seen.get(match["version"], (0.0, 0.0))
+                seen[match["version"]] = (wrong + (value if match["outcome"] != "ok" else 0.0), total + value)
+        for version in seen.keys() | bad.keys():
+            bad.setdefault(version, []).append((snapshot.time, seen[version][0] if version in seen else None))
+            all_.setdefault(version, set()).update({seen[version][1]} if version in seen else ())
+    named = {version: f"version {version}" if version.isdigit() else "no version" for version in bad}
+    return [(named[v], _rates(points, start)) for v, points in sorted(bad.items()) if len(all_[v]) > 1]
 
 
 def _rates(points: Points, start: float) -> Points:

@@ -18,6 +18,8 @@ from trimtab.svg import el
 # Characters that no page may hold, wherever they came from.
 _NO_CONTROLS = dict.fromkeys([*(set(range(32)) - {9, 10, 13}), *range(0xD800, 0xE000)], "\ufffd")
 
+_NUMBERS = ("time", "observed", "expected", "score")
+
 
 def write(story: Story, file: Path) -> None:
     """Writes the page, whole or not at all. Raises `SettingsError` when the file cannot be written."""
@@ -74,7 +76,8 @@ def _about(story: Story) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """As a sentence begins, unless it begins with a name."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
 
 
 def _steps(story: Story) -> Element:
@@ -150,7 +153,8 @@ def _refused(refused: Sequence[tuple[Decision, bool]]) -> Element:
 
 
 def _table(heads: Iterable[str], rows: Sequence[Element]) -> Element:
-    whole = el("table", el("thead", el("tr", *[el("th", head) for head in heads])), el("tbody", *rows))
+    titles = [el("th", head, class_="num" if head in _NUMBERS else None) for head in heads]
+    whole = el("table", el("thead", el("tr", *titles)), el("tbody", *rows))
     return el("div", whole, class_="scroll")
 
 

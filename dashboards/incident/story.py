@@ -101,7 +101,8 @@ def tell(archive: Archive, updates: Sequence[IncidentUpdate], grafana_url: str |
     scores = [message for message in mine if isinstance(message, Score)]
     snapshots = [message for message in mine if isinstance(message, Snapshot)]
     steps = chain.steps(findings, decisions, states, scores, snapshots)
-    times = [step.time for step in steps] + [incident.opened, updates[-1].time]
+    said = [step.until for step in steps if step.until is not None]
+    times = [*(step.time for step in steps), *said, incident.opened, updates[-1].time]
     margin = max(_MARGIN_LEAST, _MARGIN_SHARE * (max(times) - min(times)))
     start, end = min(times) - margin, max(times) + margin
     refused = [
@@ -151,9 +152,8 @@ def _same(finding: Finding, evidence: Evidence) -> Evidence | None:
 
 def _summary(incident: Incident, findings: Sequence[Finding], decisions: Sequence[Decision]) -> str:
     firing = [finding for finding in findings if finding.state == "firing"]
-    # The newest words of the worst finding say most; without a finding, the acts speak.
+    # What the worst finding said first is why it was one; without a finding, the acts speak.
     if firing:
-        worst = max(firing, key=lambda finding: (RANK[finding.severity], finding.time))
-        return worst.summary
+        return max(firing, key=lambda finding: RANK[finding.severity]).summary
     telling = [decision for decision in decisions if decision.action in ("rollback", "quarantine", "promote")] or list(decisions)
     return telling[-1].reason if telling else f"{incident.updates} updates"

@@ -12,6 +12,9 @@ from dashboards.incident.story import Archive, Story
 from dashboards.notify import words
 
 _COLOURS = {"critical": "red", "warning": "yellow", "info": "blue"}
+_CONTROLS = dict.fromkeys([*range(10), *range(11, 32), *range(127, 160)], "\ufffd")
+"""A name may hold anything; a terminal must not be told to do something by it."""
+
 _TONES = {"plain": "blue", "found": "yellow", "done": "green", "refused": "dim", "bad": "red"}
 
 
@@ -25,9 +28,9 @@ def show_list(archive: Archive, console: Console) -> None:
         table.add_row(
             incident.id[:8],
             _clock(incident.opened),
-            Text(incident.severity, _COLOURS[incident.severity]),
+            _text(incident.severity, _COLOURS[incident.severity]),
             incident.state,
-            Text(updates[-1].title),
+            _text(updates[-1].title),
             str(incident.updates),
         )
     console.print(table)
@@ -38,19 +41,21 @@ def show(story: Story, console: Console) -> None:
     incident = story.incident
     state = "not over" if incident.resolved is None else f"over after {words.duration(incident.resolved - incident.opened)}"
     console.print(
-        Text.assemble((story.title, "bold"), "  ", (incident.severity, f"bold {_COLOURS[incident.severity]}"), f"  {state}")
+        Text.assemble(
+            (_safe(story.title), "bold"), "  ", (incident.severity, f"bold {_COLOURS[incident.severity]}"), f"  {state}"
+        )
     )
-    console.print(Text(f"incident {incident.id}, began {_clock(incident.opened)} UTC", "dim"))
-    console.print(Text(story.summary))
+    console.print(_text(f"incident {incident.id}, began {_clock(incident.opened)} UTC", "dim"))
+    console.print(_text(story.summary))
     if story.link:
-        console.print(Text(story.link, "dim"), soft_wrap=True)
+        console.print(_text(story.link, "dim"), soft_wrap=True)
     _chain(story, console)
     _evidence(story, console)
-    console.print(Text("\nrefused, and why", "bold"))
+    console.print(_text("\nrefused, and why", "bold"))
     for decision, mine in story.refused:
-        console.print(Text(f"  {decision.reason}" + ("" if mine else " (another cause at the same time)")))
+        console.print(_text(f"  {decision.reason}" + ("" if mine else " (another cause at the same time)")))
     if not story.refused:
-        console.print(Text("  nothing", "dim"))
+        console.print(_text("  nothing", "dim"))
 
 
 def _chain(story: Story, console: Console) -> None:
@@ -70,15 +75,23 @@ def _chain(story: Story, console: Console) -> None:
 
 
 def _evidence(story: Story, console: Console) -> None:
-    console.print(Text("\nevidence", "bold"))
+    console.print(_text("\nevidence", "bold"))
     for one in story.evidence:
         observed = "unknown" if one.evidence.observed is None else f"{one.evidence.observed:.4g}"
         expected = "" if one.evidence.expected is None else f", expected {one.evidence.expected:.4g}"
         score = "" if one.evidence.score is None else f", score {one.evidence.score:.4g}"
-        console.print(Text(f"  {one.evidence.detector}: {one.evidence.series} is {observed}{expected}{score}"))
+        console.print(_text(f"  {one.evidence.detector}: {one.evidence.series} is {observed}{expected}{score}"))
     if not story.evidence:
-        console.print(Text("  none: the acts followed from the comparison of versions or from demand", "dim"))
+        console.print(_text("  none: the acts followed from the comparison of versions or from demand", "dim"))
 
 
 def _clock(time: float) -> str:
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _safe(words: str) -> str:
+    return words.translate(_CONTROLS)
+
+
+def _text(words: str, style: str = "") -> Text:
+    return Text(_safe(words), style)
