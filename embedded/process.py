@@ -58,7 +58,7 @@ class ProcessSpec:
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     ready: Callable[[], bool] | str | None = None
-    ready_timeout: float = 60.0
+    ready_timeout: float = 180.0
     restart: Literal["never", "on_failure"] = "never"
     restart_limit: int = 3
     stop_timeout: float = 5.0
