@@ -29,8 +29,9 @@ def _collect(
     config: Path | None = typer.Option(
         None, help="Settings file, sections 'collect' and 'kafka'. Default: ./trimtab.yaml if there."
     ),
-    metrics_port: int = typer.Option(0, help="Port of this process's own metrics. 0: any free one, printed at start."),
-    metrics_host: str = typer.Option("127.0.0.1", help="Address of this process's own metrics. In a pod: 0.0.0.0."),
+    metrics_port: int = typer.Option(
+        0, help="Port of this process's own metrics, on loopback or at TRIMTAB_METRICS_HOST. 0: any free one, printed at start."
+    ),
     spans: Path | None = typer.Option(None, help="Write traces to this file, one JSON object a line."),
 ) -> None:
     """Scrapes Triton, Envoy, traffic and GPU pages every second and puts each as a Snapshot on Kafka (trimtab.telemetry).
@@ -66,8 +67,9 @@ def _collect(
     collect_settings = settings.load(CollectSettings, config)
     bus = connect(settings.load(BusSettings, config))
     tracing.setup("collector", spans)
+    metrics_host = selfmetrics.metrics_host()
     try:
-        port = selfmetrics.serve("collector", metrics_port, metrics_host)
+        port = selfmetrics.serve("collector", metrics_port)
     except OSError as error:
         raise Missing(
             f"cannot listen on {metrics_host}:{metrics_port}: {error.strerror}; choose another with --metrics-port"
