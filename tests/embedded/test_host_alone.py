@@ -15,8 +15,8 @@ from embedded.host import alone
 from embedded.host.cli import _drills
 from embedded.host.reconcile import GatewayPool
 from serving_stack import repository
+from serving_stack.export import INT8
 from serving_stack.fault import Fault
-from serving_stack.onnx_files import INT8
 from trimtab.errors import Missing, SettingsError
 from trimtab.memory_bus import MemoryBus
 from trimtab.messages import FLEETS, FleetPlan, FleetSpec, PoolPlan
