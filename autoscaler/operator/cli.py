@@ -22,7 +22,7 @@ def _operator(
     context: str | None = typer.Option(None, help="Context of the kubeconfig."),
     metrics_port: int = typer.Option(0, help="Port of this process's own metrics. 0: any free one, printed at start."),
     health_port: int = typer.Option(0, help="Port of /healthz (the process runs) and /readyz (it sees the cluster). 0: none."),
-    listen: str = typer.Option("127.0.0.1", help="Address of those ports. In a pod: 0.0.0.0."),
+    listen: str | None = typer.Option(None, help="Address of those ports. Default: loopback, or $TRIMTAB_METRICS_HOST."),
     spans: Path | None = typer.Option(None, help="Write traces to this file, one JSON object a line."),
 ) -> None:
     """Runs ModelFleets: scales, rolls out, rolls back and quarantines them, as their specs and the findings say.
@@ -57,14 +57,15 @@ def _operator(
     topics = settings.load(BusSettings, config)
     bus = connect(topics.model_copy(update={"bootstrap": bootstrap}) if bootstrap else topics)
     tracing.setup("operator", spans)
-    port = selfmetrics.serve("operator", metrics_port, listen)
+    host = listen or selfmetrics.metrics_host()
+    port = selfmetrics.serve("operator", metrics_port, host)
     identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{secrets.token_hex(3)}"
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     found = Operator(kube.connect(kubeconfig, context), bus, chosen, base, identity)
     if health_port:
-        serve(health_port, listen, lambda: found.seen)
+        serve(health_port, host, lambda: found.seen)
     scope = f"namespace {chosen.namespace}" if chosen.namespace else "all namespaces"
-    typer.echo(f"operator: {identity} looks after {scope}, own metrics at http://{listen}:{port}/metrics")
+    typer.echo(f"operator: {identity} looks after {scope}, own metrics at http://{host}:{port}/metrics")
     raise typer.Exit(0 if found.run(stop) else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from autoscaler.actuators.kubernetes import KubernetesActuator
 from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_pods import Templates
 from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_path, path_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+from world import World
 
 CRD = Path(__file__).parents[2] / "deploy/kubernetes/base/crd/modelfleet.yaml"
 PAUSE = "docker.io/local/pause:1"
@@ -115,3 +119,12 @@ def cache(kube: Kube, namespace: str) -> Iterator[Cache]:
 def actuator(kube: Kube, cache: Cache) -> KubernetesActuator:
     """With pods of an image that only waits."""
     return KubernetesActuator(kube, cache, BARE)
+
+
+@pytest.fixture(scope="module")
+def world(kube: Kube, namespace: str) -> Iterator[World]:
+    """One operator that leads in this module's namespace."""
+    found = World(kube, namespace, BARE, until)
+    assert found.start().ready.wait(30)
+    yield found
+    found.stop()
