@@ -66,9 +66,8 @@ def _chain(story: Story, console: Console) -> None:
     table.add_column(overflow="fold")
     for step in story.steps:
         led = f"  ← {', '.join(map(str, step.causes[:1]))}" if step.causes else ""
-        what = Text.assemble(
-            (step.what, _TONES[step.tone]), (led, "dim"), *[(f"\n{line}", "dim") for line in step.details if line]
-        )
+        lines = [(f"\n{_safe(line)}", "dim") for line in step.details if line]
+        what = Text.assemble((_safe(step.what), _TONES[step.tone]), (led, "dim"), *lines)
         table.add_row(str(step.number), f"{step.time - story.incident.opened:+.1f} s", step.lane, what)
     console.print()
     console.print(table)

@@ -210,7 +210,7 @@ def test_no_name_or_text_breaks_out_of_the_page_or_the_terminal(fleet: str, targ
     Page(page.page(shown)).close()
     written = io.StringIO()
     terminal.show(shown, Console(file=written, width=100))
-    assert not any(ord(letter) < 32 and letter != "\n" or 127 <= ord(letter) < 160 for letter in written.getvalue())
+    assert not any((ord(letter) < 32 and letter != "\n") or 127 <= ord(letter) < 160 for letter in written.getvalue())
 
 
 def test_the_command_reads_a_finished_run(rollback: list[Message], tmp_path: Path) -> None:
