@@ -8,8 +8,6 @@ from pathlib import Path
 
 import httpx
 
-from trimtab.errors import Unavailable
-
 log = logging.getLogger(__name__)
 
 HEARTBEAT = Path("/tmp/trimtab-heartbeat")  # noqa: S108 (a pod's own emptyDir)
@@ -18,13 +16,12 @@ HEARTBEAT = Path("/tmp/trimtab-heartbeat")  # noqa: S108 (a pod's own emptyDir)
 _ENDED = {"FINISHED", "CANCELED", "FAILED"}
 
 
-def make_room(address: str, name: str, timeout: float = 120.0) -> None:
+def make_room(address: str, name: str) -> None:
     """Wait for the cluster at `address` (host:port), and cancel every job of that name: an earlier submitter left it.
 
-    Its checkpoints stay. Raises `Unavailable` when the cluster does not answer or a job does not end in time.
+    Its checkpoints stay.
     """
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    while True:
         try:
             answer = httpx.get(f"http://{address}/jobs/overview", timeout=3.0).raise_for_status().json()
             left = [job["jid"] for job in answer["jobs"] if job["name"] == name and job["state"] not in _ENDED]
@@ -36,7 +33,6 @@ def make_room(address: str, name: str, timeout: float = 120.0) -> None:
         except (httpx.HTTPError, ValueError, KeyError) as error:
             log.warning("Flink at %s does not answer yet (%s)", address, type(error).__name__)
         time.sleep(1.0)
-    raise Unavailable(f"Flink at {address} does not answer, or an earlier job there does not end")
 
 
 def processes(address: str, job: str) -> bool:

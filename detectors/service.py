@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -64,7 +65,8 @@ def run(service: Service) -> None:
     flink = replace(service.flink, rest_port=service.flink.rest_port or _free_port())
     again = False
     try:
-        _wait_for_topics(service.bus)
+        # On a cluster what is not there yet comes by itself, and starting anew would only come back later each time.
+        _wait_for_topics(service.bus, math.inf if flink.cluster else 60.0)
         if flink.cluster:
             cluster.make_room(flink.cluster, NAME)
         restore = next(iter(checkpoints.completed(flink.checkpoints)), None)
@@ -156,7 +158,7 @@ def _cancel(client: Any) -> None:
         client.cancel().result()
 
 
-def _wait_for_topics(settings: BusSettings, timeout: float = 60.0) -> None:
+def _wait_for_topics(settings: BusSettings, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
