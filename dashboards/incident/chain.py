@@ -101,23 +101,29 @@ def _scored(finding: Finding, scores: Sequence[Score]) -> tuple[float, tuple[str
 
 def _measured(decision: Decision, snapshots: Sequence[Snapshot]) -> Iterator[Step]:
     """What a decision read off the gateway itself: demand, or the comparison of versions side by side."""
-    numbers = [cause for cause in decision.because if "=" in cause and not cause.startswith("release_time=")]
+    numbers = _numbers(decision)
+    evidence, needed = decision.guard.get("evidence"), decision.guard.get("evidence_needed")
+    compared = isinstance(evidence, int | float) and isinstance(needed, int | float)
     pages = [each.time for each in snapshots if each.role == "gateway" and each.up and each.time <= decision.time]
-    if not numbers or not pages:
+    if not pages or not (numbers or compared):
         return
     yield Step(pages[-1], "scrape", "plain", "the gateway's counters", tuple(numbers), key=f"read/{decision.id}")
-    evidence, needed = decision.guard.get("evidence"), decision.guard.get("evidence_needed")
-    if isinstance(evidence, int | float) and isinstance(needed, int | float):
-        text = f"the versions compared side by side: evidence {evidence:.3g}, needed {needed:.3g}"
+    if compared:
+        text = f"the versions compared side by side: evidence of harm {evidence:.3g}, a rollback needs {needed:.3g}"
         led = (f"read/{decision.id}",)
         yield Step(decision.time, "score", "plain", text, key=f"compared/{decision.id}", because=led)
+
+
+def _numbers(decision: Decision) -> list[str]:
+    """The measured reasons; when a version was released is no measurement."""
+    return [cause for cause in decision.because if "=" in cause and not cause.startswith("release_time=")]
 
 
 def _of_decision(decision: Decision, states: Sequence[FleetState], measured: Sequence[Step]) -> Iterator[Step]:
     because = (*(f"finding/{id}" for id in subjects.cited(decision)), f"compared/{decision.id}", f"read/{decision.id}")
     text, _, reason = words.decision_words(decision).partition(". ")
     tone: Tone = {"applied": "done", "refused": "refused", "failed": "bad"}[decision.outcome]  # type: ignore[assignment]
-    given = [cause for cause in decision.because if "=" in cause and not measured]
+    given = [] if measured else _numbers(decision)
     details = (reason, *((f"because {', '.join(given)}",) if given else ()))
     yield Step(decision.time, "decision", tone, text, details, key=f"decision/{decision.id}", because=because)
     if decision.outcome == "applied" and not decision.dry_run:

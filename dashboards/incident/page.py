@@ -87,7 +87,7 @@ def _steps(story: Story) -> Element:
             el("td", el("span", str(step.number), class_=f"dot {step.tone}")),
             el("td", f"{step.time - story.incident.opened:+.1f} s", class_="num"),
             el("td", step.lane),
-            el("td", step.what, *[el("small", line) for line in step.details if line]),
+            el("td", step.what, *[el("small", line) for line in step.details if line], class_="wide"),
             id=f"step-{step.number}",
         )
         for step in story.steps
@@ -129,8 +129,8 @@ def _decisions(decisions: Sequence[Decision]) -> Element:
             "tr",
             el("td", decision.action.replace("_", " "), el("small", "dry run" if decision.dry_run else "")),
             el("td", decision.outcome, class_=decision.outcome),
-            el("td", words.decision_words(decision).partition(". ")[0], el("small", decision.reason)),
-            el("td", *[el("small", f"{name} {_plain(value)}") for name, value in decision.guard.items()]),
+            el("td", words.decision_words(decision).partition(". ")[0], el("small", decision.reason), class_="wide"),
+            el("td", *[el("small", f"{name} {_plain(value)}") for name, value in decision.guard.items()], class_="guard"),
         )
         for decision in decisions
     ]
@@ -144,7 +144,12 @@ def _refused(refused: Sequence[tuple[Decision, bool]]) -> Element:
         el(
             "tr",
             el("td", decision.action.replace("_", " ")),
-            el("td", decision.reason, *[el("small", f"guard: {name} {_plain(value)}") for name, value in decision.guard.items()]),
+            el(
+                "td",
+                decision.reason,
+                *[el("small", f"{name} {_plain(value)}") for name, value in decision.guard.items()],
+                class_="wide",
+            ),
             el("td", "this incident" if mine else "another cause at the same time"),
         )
         for decision, mine in refused

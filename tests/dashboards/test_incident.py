@@ -107,7 +107,7 @@ def test_the_chain_goes_from_scrape_to_outcome_and_each_step_names_its_cause(rol
     assert (by_key["seen/d"].time, by_key["seen/d"].causes) == (3.6, (by_key["decision/d"].number,))
     assert by_key["over/f"].lane == "outcome"
     assert by_key["read/d"].details == ("evidence=7.3",)
-    assert "evidence 7.3, needed 4.61" in by_key["compared/d"].what
+    assert "evidence of harm 7.3, a rollback needs 4.61" in by_key["compared/d"].what
 
 
 def test_what_was_not_observed_is_not_claimed(rollback: list[Message]) -> None:
@@ -186,7 +186,7 @@ def test_the_page_stands_alone_and_its_marks_lead_to_their_rows(rollback: list[M
     assert len(parsed.anchors) >= 6
     assert parsed.outside == ["https://g.example/d/trimtab-fleet?var-fleet=intent&from=-299000&to=308000"]
     assert "url(" not in text
-    for words in ("demand does not explain it", "peers", "0.004", "rolled back version 3", "evidence 7.3"):
+    for words in ("demand does not explain it", "peers", "0.004", "rolled back version 3", "evidence of harm 7.3"):
         assert words in parsed.words
 
 
