@@ -169,6 +169,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.integration
 def test_the_replay_command_serves_and_stops() -> None:
     process = start("replay-gpu", "--port", "0", "--gpus", "1")
     try:
@@ -185,6 +186,7 @@ def test_the_replay_command_serves_and_stops() -> None:
         process.communicate()
 
 
+@pytest.mark.integration
 def test_the_collect_command_without_a_broker_keeps_scraping_and_says_what_it_could_not_deliver(tmp_path: Path) -> None:
     targets, config = tmp_path / "targets.json", tmp_path / "trimtab.yaml"
     targets.write_text(json.dumps([group("127.0.0.1:1", "gone")]))
@@ -217,6 +219,7 @@ def test_the_collect_command_without_a_broker_keeps_scraping_and_says_what_it_co
         process.communicate()
 
 
+@pytest.mark.integration
 def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
     targets = tmp_path / "targets.json"
     targets.write_text('[{"targets": ["a:1"], "labels": {"role": "app"}}]')
@@ -226,6 +229,7 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
     assert said.strip().splitlines()[-1] == f"trimtab: {targets}:1: 0.labels.fleet: missing"
 
 
+@pytest.mark.integration
 def test_a_taken_metrics_port_is_said(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -16,8 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from collectors.collector import Collector
 from collectors.discovery_kubernetes import API_AWAY, KubernetesDiscovery
+from collectors.settings import CollectSettings
+from trimtab.codec import decode
 from trimtab.kube import Kube, connect, path_of
+from trimtab.memory_bus import MemoryBus
+from trimtab.messages import TELEMETRY, Snapshot
 
 pytestmark = pytest.mark.e2e
 
@@ -170,3 +176,59 @@ def test_without_permission_it_says_so_and_goes_on(kube: Kube, namespace: str, t
         assert "cannot list resource" in str(discovery.problem) and names(discovery) == []
     finally:
         discovery.close()
+
+
+def as_account(kube: Kube, namespace: str, folder: Path) -> Kube:
+    """The API server as an account sees it that has the rights of the collector's ClusterRole, in its namespace."""
+    documents = yaml.safe_load_all(Path("deploy/kubernetes/base/collector/rbac.yaml").read_text())
+    rules = next(each["rules"] for each in documents if each["kind"] == "ClusterRole")
+    api = "rbac.authorization.k8s.io/v1"
+    kube.create(path_of("roles", namespace, api=api), {"metadata": {"name": "c"}, "rules": rules})
+    kube.create(
+        path_of("rolebindings", namespace, api=api),
+        {
+            "metadata": {"name": "c"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "c"},
+            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
+        },
+    )
+    token = kube.create(path_of("serviceaccounts", namespace, "default", sub="token"), {"spec": {}})["status"]["token"]
+    return connect(kubeconfig(folder, {}, {"token": token}))
+
+
+def test_the_rights_of_the_manifest_are_enough_and_a_real_page_is_scraped(kube: Kube, namespace: str, tmp_path: Path) -> None:
+    image = os.environ.get("TRIMTAB_CORE_IMAGE", "trimtab-core:dev")
+    container = {
+        "name": "exporter",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["replay-gpu", "--port", "9400", "--gpus", "1"],
+        "env": [{"name": "TRIMTAB_METRICS_HOST", "value": "0.0.0.0"}],
+        "ports": [{"name": "metrics", "containerPort": 9400}],
+    }
+    labels = {"trimtab.dev/fleet": "intent", "trimtab.dev/role": "gpu"}
+    pod = {"metadata": {"name": "exporter", "labels": labels}, "spec": {"containers": [container]}}
+    kube.create(path_of("pods", namespace), pod)
+    source, bus = KubernetesDiscovery(as_account(kube, namespace, tmp_path), namespace), MemoryBus()
+    bus.ensure_topics()
+
+    async def collect() -> None:
+        collector = Collector(CollectSettings(), source, bus)
+        running = asyncio.create_task(collector.run())
+        consumer, found = bus.consumer([TELEMETRY], group=None), False
+        end = time.monotonic() + 120
+        while not found and time.monotonic() < end:
+            await asyncio.sleep(0.2)
+            found = any(isinstance(each.message, Snapshot) and each.message.up for each in consumer.poll(0))
+        collector.stop()
+        await running
+        assert found, "the page was never scraped"
+
+    try:
+        asyncio.run(collect())
+    finally:
+        source.close()
+    assert source.problem is None or "404" in source.problem  # without the CRD there are no pools
+    last = decode(TELEMETRY, bus.topics[TELEMETRY][-1][1])
+    assert isinstance(last, Snapshot) and (last.target, last.fleet, last.role) == ("exporter", f"{namespace}_intent", "gpu")
+    assert any(name.startswith("DCGM_FI_DEV_GPU_TEMP{") for name in last.series)

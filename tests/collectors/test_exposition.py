@@ -186,7 +186,7 @@ LABELS = st.dictionaries(
 VALUES = st.floats() | st.integers(-(10**20), 10**20).map(float)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.tuples(NAMES, LABELS.map(lambda labels: tuple(sorted(labels.items())))), VALUES, max_size=8))
 def test_any_page_reads_back_as_written(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> None:
     expected = {series_key(name, dict(labels)): value for (name, labels), value in samples.items()}
