@@ -294,6 +294,6 @@ def test_a_bursty_trace_is_not_flagged_all_the_time(world: Any, replica: Any, pi
     def burst(w: Any) -> None:  # variance 2.3 times the mean, as the Azure conversation trace at 22/s
         w.rate = float(w.rng.gamma(20 / 1.3, 1.3))
 
-    fleet.run(pipeline, 600, before=burst)
+    fleet.run(pipeline, 300, before=burst)
     flagged = {f.id for f in fleet.findings}
     assert len(flagged) <= 1 and {f.kind for f in fleet.findings} <= {"demand_shift"}

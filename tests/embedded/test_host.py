@@ -24,6 +24,8 @@ from embedded.supervisor import Supervisor
 from trimtab.errors import Missing
 from trimtab.messages import FleetPlan, FleetState, PoolPlan, PoolRole, ReplicaState
 
+pytestmark = pytest.mark.integration  # real processes, seconds each
+
 FAKE = Path(__file__).with_name("fake_replica.py")
 
 

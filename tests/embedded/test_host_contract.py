@@ -17,6 +17,8 @@ from embedded.host.server import HostServer
 from embedded.host.targets import TargetsFile
 from embedded.supervisor import Supervisor
 
+pytestmark = pytest.mark.integration  # real processes, seconds each
+
 FAKE = Path(__file__).with_name("fake_replica.py")
 
 

@@ -165,7 +165,7 @@ trees = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(where=st.sampled_from(["traffic", "events", "expect", "fleet", "duration"]), what=trees)
 def test_any_other_content_is_understood_or_refused_in_words(tmp_path: Path, where: str, what: object) -> None:
     import yaml

@@ -131,6 +131,7 @@ def test_impossible_orders_are_refused(tmp_path: Path, after: tuple[str, ...], w
         supervisor.start([ProcessSpec("self", python("pass"), after=after)])
 
 
+@pytest.mark.integration
 def test_restarts_on_failure_until_the_limit(tmp_path: Path) -> None:
     events: list[Event] = []
     with Supervisor(tmp_path, events.append) as supervisor:
@@ -218,6 +219,7 @@ with Supervisor(folder) as supervisor:
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("how", ["kill", "interrupt", "crash", "error"])
 def test_nothing_is_left_however_the_supervisor_ends(tmp_path: Path, how: str) -> None:
     mark = f"{how}-{tmp_path.name}-{os.getpid()}"
@@ -242,6 +244,7 @@ def test_nothing_is_left_however_the_supervisor_ends(tmp_path: Path, how: str) -
         parent.stdout.close()
 
 
+@pytest.mark.integration
 def test_a_killed_leash_takes_its_tree_with_it(tmp_path: Path) -> None:
     mark = f"leash-{tmp_path.name}-{os.getpid()}"
     with Supervisor(tmp_path) as supervisor:
