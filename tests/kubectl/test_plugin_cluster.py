@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from autoscaler.kubectl.cli import main
+from autoscaler.kubectl.fleets import moment
 from trimtab.kube import Kube, connect, fleet_path, path_of
 
 pytestmark = pytest.mark.e2e
@@ -128,7 +129,12 @@ class World:
 
 @pytest.fixture(scope="module")
 def kube() -> Kube:
-    return connect()
+    kube = connect()
+    for lease in kube.get(path_of("leases", api="coordination.k8s.io/v1"))["items"]:
+        renewed = moment(lease["spec"].get("renewTime"))
+        if lease["metadata"]["name"] == "trimtab-operator" and renewed is not None and time.time() - renewed < 30:
+            pytest.skip("an operator leads on this cluster: it would write the status that these tests write")
+    return kube
 
 
 @pytest.fixture
