@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -231,3 +233,32 @@ def test_receivers_have_different_names(tmp_path: Path) -> None:
 def test_a_wrong_link_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="grafana_url"):
         IncidentSettings(grafana_url=url)
+
+
+def test_the_snippet_in_the_docs_verifies_what_is_signed() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    snippet: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], snippet)
+    for secret in ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "plain words"):
+        now = int(time.time())
+        signature = signing.sign(signing.key_of(secret), "id", now, b"body")
+        headers = {"webhook-id": "id", "webhook-timestamp": str(now), "webhook-signature": f"v1,AAAA {signature}"}
+        assert snippet["is_genuine"](headers, b"body", secret)
+        assert not snippet["is_genuine"](headers, b"other", secret)
+        assert not snippet["is_genuine"](headers | {"webhook-timestamp": str(now - 301)}, b"body", secret)
+
+
+def test_the_settings_in_the_docs_are_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    block = text.partition("# trimtab.yaml\n")[2].partition("\n\nEvery field")[0]
+    for name in ("oncall", "slack-token"):
+        (tmp_path / name).write_text("secret")
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(textwrap.dedent(block).replace("/run/secrets", str(tmp_path)))
+    assert [each.name for each in settings_files.load(NotifySettings, file).receivers] == [
+        "oncall",
+        "archive",
+        "ops-channel",
+        "alertmanager",
+    ]
+    assert settings_files.load(IncidentSettings, file).grafana_url
