@@ -92,8 +92,11 @@ class Bus(Protocol):
     def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
         """A new consumer; `start` says where to read from when the group has no commit yet (or there is no group)."""
 
-    def read_all(self, topics: Sequence[str]) -> list[Record]:
-        """Everything that the topics hold at this moment, in order of time; commits nothing."""
+    def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
+        """Everything that the topics hold at this moment, in order of time; commits nothing.
+
+        Only records written from `since` on and before `until` (unix seconds), as far as that is given.
+        """
 
 
 def rejected(topic: str) -> str:

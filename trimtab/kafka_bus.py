@@ -56,11 +56,11 @@ class KafkaBus:
         with _translated(self._settings):
             return _KafkaConsumer(self._settings, topics, group, start)
 
-    def read_all(self, topics: Sequence[str]) -> list[Record]:
+    def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
         with _translated(self._settings):
             consumer = _KafkaConsumer(self._settings, topics, None, "earliest")
         try:
-            return consumer.read_all()
+            return consumer.read_all(since, until)
         finally:
             consumer.close()
 
@@ -175,19 +175,30 @@ class _KafkaConsumer:
         self._rejects = self._rejects or _KafkaProducer(self._settings)
         self._rejects.send_raw(rejected(raw.topic), raw.key, raw.value, headers)
 
-    def read_all(self) -> list[Record]:
-        """What the assigned partitions hold now."""
+    def read_all(self, since: float | None, until: float | None) -> list[Record]:
+        """What the assigned partitions hold now, of that time."""
         deadline = time.monotonic() + self._settings.timeout_seconds
         records: list[Record] = []
         with _translated(self._settings):
             ends = self._consumer.end_offsets(list(self._consumer.assignment()))
+            if since is not None:
+                for partition, first in self._first_from(since, ends).items():
+                    self._consumer.seek(partition, first)
+            if until is not None:
+                ends = self._first_from(until, ends)
             while any(self._consumer.position(partition) < end for partition, end in ends.items()):
                 if new := self.poll(0.1):
                     records += new
                     deadline = time.monotonic() + self._settings.timeout_seconds
                 elif time.monotonic() > deadline:
                     raise Unavailable(f"Kafka at {self._settings.bootstrap} does not give what its topics hold")
-        return sorted(records, key=lambda record: record.time)
+        asked = (r for r in records if (since is None or r.time >= since) and (until is None or r.time < until))
+        return sorted(asked, key=lambda record: record.time)
+
+    def _first_from(self, time: float, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """For each partition the offset of the first record that is not older; its end when there is none."""
+        found = self._consumer.offsets_for_times(dict.fromkeys(ends, int(time * 1000)))
+        return {partition: found[partition].offset if found.get(partition) else end for partition, end in ends.items()}
 
     def commit(self, record: Record | None = None) -> None:
         if self._rejects:

@@ -37,11 +37,12 @@ class MemoryBus:
         """See `Bus`."""
         return _MemoryConsumer(self, list(topics), group, start)
 
-    def read_all(self, topics: Sequence[str]) -> list[Record]:
+    def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
         """See `Bus`."""
         if self.away:
             raise Unavailable("the bus is away: nothing can be read")
-        return self.consumer(topics, group=None).poll(0)
+        records = self.consumer(topics, group=None).poll(0)
+        return [r for r in records if (since is None or r.time >= since) and (until is None or r.time < until)]
 
     def append(self, topic: str, value: bytes, headers: Mapping[str, bytes] | None = None) -> None:
         """Puts raw bytes on a topic, as a foreign producer might."""

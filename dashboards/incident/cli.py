@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from trimtab.bus import Bus
 
 incident = typer.Typer(add_completion=False)
 
@@ -37,14 +41,24 @@ def _incident(
     from trimtab import settings
 
     chosen = settings.load(IncidentSettings, config)
-    records = sources.from_run(run) if run else sources.from_kafka(bootstrap, config)
-    archive = story.archive(records, chosen, fleet)
+    source: sources.Source = sources.Run(run) if run else sources.Topics(_bus(bootstrap, config))
+    archive = story.archive(source.said(), chosen, fleet)
     console = Console(highlight=False)
     if which == "list":
         terminal.show_list(archive, console)
         return
-    told = story.tell(archive, story.find(archive, which), chosen.grafana_url)
+    updates = story.find(archive, which)
+    archive.messages += [record.message for record in source.around(*story.window(updates))]
+    told = story.tell(archive, updates, chosen.grafana_url)
     terminal.show(told, console)
     if out:
         page.write(told, out)
         console.print(f"page written to {out}", markup=False)
+
+
+def _bus(bootstrap: str | None, config: Path | None) -> Bus:
+    from trimtab import settings
+    from trimtab.bus import BusSettings, connect
+
+    chosen = settings.load(BusSettings, config)
+    return connect(chosen.model_copy(update={"bootstrap": bootstrap}) if bootstrap else chosen)

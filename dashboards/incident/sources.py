@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from trimtab.bus import Record
+from trimtab.bus import Bus, Record
 from trimtab.codec import decode
 from trimtab.errors import SettingsError, Undecodable
 from trimtab.messages import DECISIONS, FINDINGS, FLEETS, SCORES, STATES, TELEMETRY, TOPICS
 
-_READ = (TELEMETRY, SCORES, FINDINGS, DECISIONS, STATES, FLEETS)
+_SAID = (FINDINGS, DECISIONS)
+_AROUND = (TELEMETRY, SCORES, STATES, FLEETS)
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def said(self) -> list[Record]:
+        """All findings and decisions, in order of time."""
+
+    def around(self, start: float, end: float) -> list[Record]:
+        """What else was recorded between two unix times, in order of time."""
+
+
+class Run:
+    """A finished run's folder, or its records.jsonl. Raises `SettingsError` with file and line."""
+
+    def __init__(self, run: Path) -> None:
+        self._records = from_run(run)
+
+    def said(self) -> list[Record]:
+        """See `Source`."""
+        return [record for record in self._records if record.topic in _SAID]
+
+    def around(self, start: float, end: float) -> list[Record]:
+        """See `Source`."""
+        return [record for record in self._records if record.topic in _AROUND and start <= record.time < end]
+
+
+class Topics:
+    """The topics on the bus: a day of telemetry is not read for an incident of a minute. Raises `Unavailable`."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def said(self) -> list[Record]:
+        """See `Source`."""
+        return self._bus.read_all(_SAID)
+
+    def around(self, start: float, end: float) -> list[Record]:
+        """See `Source`."""
+        return self._bus.read_all(_AROUND, start, end)
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,15 +77,6 @@ def from_run(run: Path) -> list[Record]:
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
     return sorted(records, key=lambda record: record.time)
-
-
-def from_kafka(bootstrap: str | None, config: Path | None) -> list[Record]:
-    """Everything that the topics hold now, in order of time. Raises `Unavailable`."""
-    from trimtab import settings
-    from trimtab.bus import BusSettings, connect
-
-    chosen = settings.load(BusSettings, config)
-    return connect(chosen.model_copy(update={"bootstrap": bootstrap}) if bootstrap else chosen).read_all(_READ)
 
 
 def _record(text: bytes, where: str) -> Record:

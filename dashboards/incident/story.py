@@ -21,6 +21,10 @@ _MARGIN_SHARE, _MARGIN_LEAST = 0.12, 6.0
 """How much is shown before and after what happened: a share of it, and at least so many seconds."""
 
 
+_AROUND_SECONDS = 120.0
+"""Records are written a little after what they tell of, and the margins want to be filled."""
+
+
 @dataclass
 class Archive:
     """All that was recorded of the fleets, and the incidents in it, oldest first."""
@@ -58,7 +62,7 @@ class Story:
 
 
 def archive(records: Iterable[Record], settings: IncidentSettings, fleet: str | None) -> Archive:
-    """Groups what was recorded, of one fleet or of all."""
+    """Groups findings and decisions, of one fleet or of all; other records are kept as they are."""
     grouping, found = Incidents(settings), Archive()
     threads: dict[str, list[IncidentUpdate]] = {}
     for record in records:
@@ -70,6 +74,11 @@ def archive(records: Iterable[Record], settings: IncidentSettings, fleet: str | 
             threads.setdefault(update.incident.id, []).append(update)
     found.incidents = sorted(threads.values(), key=lambda updates: updates[-1].incident.opened)
     return found
+
+
+def window(updates: Sequence[IncidentUpdate]) -> tuple[float, float]:
+    """The unix times between which more should be read to tell the story of an incident."""
+    return updates[0].incident.opened - _AROUND_SECONDS, updates[-1].time + _AROUND_SECONDS
 
 
 def find(archive: Archive, which: str) -> list[IncidentUpdate]:

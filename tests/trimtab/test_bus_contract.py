@@ -113,6 +113,27 @@ def test_all_that_the_topics_hold_is_read_at_once(bus: Bus, fleet: str) -> None:
     assert [message for message in mine if isinstance(message, Decision)] == [decision]
 
 
+def test_a_time_of_the_topics_is_read_alone(bus: Bus, fleet: str) -> None:
+    producer = bus.producer()
+    times = []
+    for number in range(3):
+        producer.send(FINDINGS, finding(fleet, number))
+        producer.flush()
+        time.sleep(0.02)
+        times.append(time.time())
+        time.sleep(0.02)
+
+    def numbers(since: float | None, until: float | None) -> list[str]:
+        records = bus.read_all([FINDINGS], since, until)
+        return [r.message.id for r in records if isinstance(r.message, Finding) and r.message.fleet == fleet]
+
+    assert numbers(None, None) == ["0", "1", "2"]
+    assert numbers(times[0], None) == ["1", "2"]
+    assert numbers(None, times[1]) == ["0", "1"]
+    assert numbers(times[0], times[1]) == ["1"]
+    assert numbers(times[2], None) == []
+
+
 def test_latest_means_from_now_on(bus: Bus, fleet: str) -> None:
     producer = bus.producer()
     producer.send(FINDINGS, finding(fleet, 1))
