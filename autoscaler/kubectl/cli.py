@@ -82,7 +82,7 @@ def status(
             typer.echo(f"No fleets found in {'any namespace' if all_namespaces else f'namespace {cluster.home}'}.", err=True)
         return
     one = cluster.fleet(name)
-    pods = sorted((pod_of(each) for each in cluster.pods(name)), key=lambda pod: (pod.role or "", pod.name))
+    pods = sorted((pod_of(each) for each in cluster.pods(name)), key=lambda pod: (pod.role != "triton", pod.role or "", pod.name))
     if output in (Output.json, Output.yaml):
         show.data({"fleet": one, "pods": pods}, yaml=output is Output.yaml)
     else:

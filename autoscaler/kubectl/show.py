@@ -71,7 +71,8 @@ def fleets(found: Sequence[Fleet], now: float, *, wide: bool, namespaces: bool) 
 def fleet(each: Fleet, pods: Sequence[Pod], now: float) -> None:
     """All about one fleet."""
     out = console()
-    size = f"{words.replicas(each)} ready, {words.rate(each.arrivals_per_second)} arriving, SLO {words.text(each.slo)}"
+    arriving = "arrivals unknown" if each.arrivals_per_second is None else f"{words.rate(each.arrivals_per_second)} arriving"
+    size = f"{words.replicas(each)} ready, {arriving}, SLO {words.text(each.slo)}"
     _line(
         out, "Fleet", f"{each.namespace}/{each.name}, model {words.text(each.model)}, version {words.text(each.version)} serves"
     )
@@ -157,7 +158,7 @@ def said(text: str) -> None:
 
 
 def _pods(out: Console, found: Sequence[Pod], now: float) -> None:
-    table = _table(["POD", "VERSION", "STATE", "READY", "RESTARTS", "NODE", "AGE", "TROUBLE"])
+    table = _table(["POD", "ROLE", "VERSION", "STATE", "READY", "RESTARTS", "NODE", "AGE", "TROUBLE"])
     for pod in found:
         version = words.NONE if pod.version is None else f"v{pod.version}"
         ready = words.yes(pod.ready)
@@ -165,6 +166,7 @@ def _pods(out: Console, found: Sequence[Pod], now: float) -> None:
             table,
             [
                 pod.name,
+                words.text(pod.role),
                 version,
                 pod.state,
                 ready,
@@ -201,4 +203,4 @@ def _print(table: Table) -> None:
 
 
 def _line(out: Console, name: str, value: Any) -> None:
-    out.print(Text.assemble((f"{name + ':':<14}", "bold"), str(value)))
+    out.print(Text.assemble((f"{name + ':':<15}", "bold"), " ", str(value)))
