@@ -8,16 +8,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 import pytest
-from sklearn.ensemble import IsolationForest
 
 from detectors.features import Extractor
 from detectors.members.base import Detector
 from detectors.members.canary import CanaryMember
 from detectors.members.change_point import ChangePointMember
 from detectors.members.cnn_lstm import WINDOW, CnnLstmMember
-from detectors.members.cnn_lstm_network import CnnLstm, to_onnx
 from detectors.members.history import HistoryMember
 from detectors.members.invariants import InvariantsMember
 from detectors.members.isolation_forest import FEATURE_COUNT, IsolationForestMember, Trees
@@ -149,6 +146,8 @@ def test_no_replicas_at_all(make: Make, observations: list[Observation]) -> None
 
 
 def test_flat_trees_score_like_scikit_learn_and_survive_storage() -> None:
+    from sklearn.ensemble import IsolationForest  # here, because every worker imports this file and few run this test
+
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 3, (50, FEATURE_COUNT))
     forest = IsolationForest(n_estimators=20, random_state=1).fit(rng.normal(0, 1, (300, FEATURE_COUNT)))
@@ -159,6 +158,10 @@ def test_flat_trees_score_like_scikit_learn_and_survive_storage() -> None:
 
 
 def test_the_stored_network_forecasts_as_the_trained_one() -> None:
+    import onnxruntime
+
+    from detectors.members.cnn_lstm_network import CnnLstm, to_onnx
+
     network = CnnLstm(5).eval()
     inputs = np.random.default_rng(3).normal(size=(4, WINDOW, 10))
     session = onnxruntime.InferenceSession(to_onnx(network))
