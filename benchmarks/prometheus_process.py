@@ -19,7 +19,10 @@ Series = dict[str, Any]
 
 
 class Prometheus:
-    """Scrapes `targets_file` as job trimtab-targets and `parts` (name -> address and path) as job trimtab, and runs our rules."""
+    """Scrapes `targets_file` as job trimtab-targets and `parts` (name -> address and path) as job trimtab, and runs our rules.
+
+    Without a `targets_file` it only answers queries over the blocks in its folder `data`.
+    """
 
     def __init__(self, folder: Path, port: int, targets_file: Path | None, parts: dict[str, tuple[str, str]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,12 +37,14 @@ class Prometheus:
         targets["file_sd_configs"] = [{"files": [str(targets_file)], "refresh_interval": "1s"}]
         sample["global"] = {"scrape_interval": "1s", "evaluation_interval": "2s"}
         sample["scrape_configs"] = [targets, own] if targets_file else []
+        if targets_file is None:
+            del sample["rule_files"]
         del sample["alerting"]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(sample))
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
         self._argv = ["nice", "-n", "10", "prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
-        self._argv += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--storage.tsdb.retention.time=10y"]
+        self._argv += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--storage.tsdb.retention.time=15d"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -24,6 +24,9 @@ from dashboards.queries import QUERIES
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 """The data source that the reader chose."""
 
+MANY_POINTS = 200
+"""Points of a series where there is one per replica: hundreds of them at 1000 points are no picture, and slow."""
+
 Steps = Sequence[tuple[float | None, str]]
 GOOD_AT_ZERO: Steps = ((None, "green"), (1, "red"))
 
@@ -59,8 +62,9 @@ def lines(
     stacked: bool = False,
     least: float | None = 0,
     most: float | None = None,
+    many: bool = False,
 ) -> timeseries.Panel:
-    """Time series. `limits` draws lines at thresholds; unknown values are gaps, not zeros."""
+    """Time series. `limits` draws lines at thresholds; unknown values are gaps, not zeros. `many`: a series per replica."""
     panel = (
         timeseries.Panel()
         .title(title).description(about).unit(unit).datasource(SOURCE).span(span).height(height)
@@ -72,6 +76,8 @@ def lines(
         )
         .tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
     )  # fmt: skip
+    if many:
+        panel = panel.max_data_points(MANY_POINTS)
     if least is not None:
         panel = panel.min(least)
     if most is not None:
@@ -125,7 +131,7 @@ def heat(title: str, about: str, unit: str, name: str, *, span: int = 12, height
     return (
         heatmap.Panel()
         .title(title).description(about).unit(unit).datasource(SOURCE).span(span).height(height)
-        .targets(_targets([name])).calculate(True)
+        .targets(_targets([name])).max_data_points(MANY_POINTS).calculate(True)
         .color(heatmap_color())
         .show_value(common.VisibilityMode.NEVER)
     )  # fmt: skip

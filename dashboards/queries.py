@@ -26,11 +26,6 @@ class Query:
     instant: bool = False
 
 
-def _per_request(name: str) -> str:
-    """Mean seconds per answered request of each replica, from one of Triton's microsecond counters."""
-    return f"rate({name}{REPLICA}{RATE}) / 1e6 / (rate(nv_inference_request_success{REPLICA}{RATE}) > 0)"
-
-
 def _gpu(name: str) -> str:
     return f"DCGM_FI_DEV_{name}{{{FLEET}}} {KNOWN}"
 
@@ -84,23 +79,20 @@ QUERIES: dict[str, Query] = {
     "fleet_capacity_most": Query(
         f'trimtab_replica_bounds{{{FLEET}, bound="max"}} * on (fleet) trimtab_capacity_per_replica', "capacity at most"
     ),
-    "fleet_scores": Query(f"max by (detector) (trimtab_score{{{FLEET}}})", "{{detector}}"),
+    "fleet_scores": Query(f"max by (detector) (fleet:score:max{{{FLEET}}})", "{{detector}}"),
     "fleet_findings": Query(f"trimtab_finding_firing{{{FLEET}}}", "{{kind}} {{subject}}"),
     "fleet_decisions": Query(
         f"sum by (action, outcome) (increase(trimtab_fleet_decisions_total{{{FLEET}}}{RATE}))", "{{action}} {{outcome}}"
     ),
     # Replicas and GPUs: use, saturation, errors.
-    "replica_requests": Query(f"rate(nv_inference_request_success{REPLICA}{RATE})", "{{target}}"),
-    "replica_failures": Query(f"sum by (target) (rate(nv_inference_request_failure{REPLICA}{RATE}))", "{{target}}"),
-    "replica_infer_seconds": Query(_per_request("nv_inference_compute_infer_duration_us"), "{{target}}"),
-    "replica_queue_seconds": Query(_per_request("nv_inference_queue_duration_us"), "{{target}}"),
+    "replica_requests": Query(f"target:requests:rate1m{{{FLEET}}}", "{{target}}"),
+    "replica_failures": Query(f"target:requests_failed:rate1m{{{FLEET}}}", "{{target}}"),
+    "replica_infer_seconds": Query(f"target:infer_seconds:rate1m{{{FLEET}}}", "{{target}}"),
+    "replica_queue_seconds": Query(f"target:queue_seconds:rate1m{{{FLEET}}}", "{{target}}"),
     "replica_pending": Query(f"nv_inference_pending_request_count{REPLICA}", "{{target}}"),
-    "replica_busy": Query(f"rate(nv_inference_compute_infer_duration_us{REPLICA}{RATE}) / 1e6", "{{target}}"),
+    "replica_busy": Query(f"target:busy_ratio:rate1m{{{FLEET}}}", "{{target}}"),
     "replica_memory": Query(f"trimtab_model_resident_memory_bytes{REPLICA}", "{{target}}"),
-    "replica_confidence": Query(
-        f"rate(trimtab_model_confidence_sum{REPLICA}{RATE}) / (rate(trimtab_model_confidence_count{REPLICA}{RATE}) > 0)",
-        "{{target}}",
-    ),
+    "replica_confidence": Query(f"target:confidence:rate1m{{{FLEET}}}", "{{target}}"),
     "replica_up": Query(f"up{REPLICA}", "{{target}}"),
     "gpu_utilisation": Query(f"{_gpu('GPU_UTIL')}", _GPU),
     "gpu_memory_used": Query(f"({_gpu('FB_USED')}) / (({_gpu('FB_USED')}) + ({_gpu('FB_FREE')}))", _GPU),
@@ -118,7 +110,9 @@ QUERIES: dict[str, Query] = {
     "gpu_pcie_replays": Query(f"increase(DCGM_FI_DEV_PCIE_REPLAY_COUNTER{{{FLEET}}}[10m])", _GPU),
     "gpu_frozen": Query(f"sum by (fleet) (changes(DCGM_FI_DEV_POWER_USAGE{{{FLEET}}}[5m]) == bool 0)", "frozen"),
     # Detectors: are they calibrated, do they speak, what did they find.
-    "detector_scores": Query(f"max by (detector, target) (trimtab_score{{{FLEET}}})", "{{detector}} {{target}}"),
+    "detector_scores": Query(f"fleet:score:max{{{FLEET}}}", "{{fleet}} {{detector}}"),
+    "detector_worst": Query(f"topk(20, trimtab_score{{{FLEET}}})", "{{detector}} {{target}}", instant=True),
+    "detector_ensemble": Query(f'trimtab_score{{{FLEET}, detector="ensemble"}}', "{{target}}"),
     "detector_alarm": Query("max (trimtab_score_alarm)", "alarm"),
     "detector_false_alarm_budget": Query(
         f"sum by (detector) (increase(trimtab_scores_alarming_total{{{FLEET}}}[1h]))"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dashboards.boards.kind import PREFIX, Board
-from dashboards.panels import Section, lines, number, rows
+from dashboards.panels import Section, heat, lines, number, rows
 
 _BUDGET = ((None, "green"), (1, "orange"), (20, "red"))
 
@@ -17,7 +17,7 @@ def sections() -> Sequence[Section]:
             "Scores",
             [
                 lines(
-                    "Scores per detector and target",
+                    "Strongest score per detector",
                     "0..1; unknown while a detector warms up. The alarm is where a learned detector counts as evidence.",
                     "none",
                     "detector_scores",
@@ -26,6 +26,13 @@ def sections() -> Sequence[Section]:
                     span=24,
                     height=10,
                 ),
+                heat(
+                    "The ensemble's score over targets",
+                    "Most should be low; a dark band on top is many sick targets.",
+                    "none",
+                    "detector_ensemble",
+                ),
+                rows("The 20 strongest scores now", "Who looks odd to whom.", "none", "detector_worst"),
             ],
         ),
         (

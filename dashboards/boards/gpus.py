@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from dashboards.boards.kind import PREFIX, Board
-from dashboards.panels import GOOD_AT_ZERO, Section, heat, lines, rows
+from dashboards.panels import GOOD_AT_ZERO, Section, heat, rows
+from dashboards.panels import lines as plain_lines
+
+# One series per replica or GPU, in every panel.
+lines = partial(plain_lines, many=True)
 
 
 def sections() -> Sequence[Section]:

@@ -20,7 +20,7 @@ def alerts() -> list[Alert]:
 
 def records() -> list[Record]:
     """Every recording rule."""
-    return [*recording.FLEETS, *recording.WINDOWED, *recording.VERSIONS]
+    return [*recording.FLEETS, *recording.WINDOWED, *recording.VERSIONS, *recording.TARGETS]
 
 
 def files(runbooks: str = RUNBOOKS, samples: bool = True) -> dict[str, str]:
@@ -37,6 +37,7 @@ def _recording() -> str:
         [
             ("trimtab-fleets", None, [record.entry() for record in recording.FLEETS]),
             ("trimtab-versions", None, [record.entry() for record in recording.VERSIONS]),
+            ("trimtab-targets", None, [record.entry() for record in recording.TARGETS]),
             ("trimtab-windows", "1m", [record.entry() for record in recording.WINDOWED]),
         ]
     )

@@ -25,7 +25,7 @@ ALERTS: list[Alert] = [
         'absent(up{job="trimtab"})',
         "critical",
         "Prometheus scrapes no part of Trimtab",
-        'There is no target with the label job="trimtab": nothing else here can fire.',
+        "No target has the label job with the value trimtab: nothing else here can fire.",
         hold="5m",
     ),
     Alert(

@@ -77,3 +77,30 @@ VERSIONS: list[Record] = [
     Record("version:latency_p99_seconds:rate1m", _of_version(0.99, "1m")),
     Record("version:wrong_ratio:rate1m", f"({_WRONG} or 0 * {_ENDED}) / ({_ENDED} > 0)"),
 ]
+
+_REPLICA = 'role="triton"'
+
+
+def _of_target(expr: str) -> str:
+    return f"sum by (fleet, target, pool, version) ({expr})"
+
+
+def _per_request(name: str) -> str:
+    answered = _of_target(f"rate(nv_inference_request_success{{{_REPLICA}}}[1m])")
+    return f"{_of_target(f'rate({name}{{{_REPLICA}}}[1m])')} / 1e6 / ({answered} > 0)"
+
+
+# A week of raw counters of hundreds of replicas is too much for a panel that is to answer within a second.
+TARGETS: list[Record] = [
+    Record("target:requests:rate1m", _of_target(f"rate(nv_inference_request_success{{{_REPLICA}}}[1m])")),
+    Record("target:requests_failed:rate1m", _of_target(f"rate(nv_inference_request_failure{{{_REPLICA}}}[1m])")),
+    Record("target:infer_seconds:rate1m", _per_request("nv_inference_compute_infer_duration_us")),
+    Record("target:queue_seconds:rate1m", _per_request("nv_inference_queue_duration_us")),
+    Record("target:busy_ratio:rate1m", f"{_of_target(f'rate(nv_inference_compute_infer_duration_us{{{_REPLICA}}}[1m])')} / 1e6"),
+    Record(
+        "target:confidence:rate1m",
+        f"{_of_target(f'rate(trimtab_model_confidence_sum{{{_REPLICA}}}[1m])')}"
+        f" / ({_of_target(f'rate(trimtab_model_confidence_count{{{_REPLICA}}}[1m])')} > 0)",
+    ),
+    Record("fleet:score:max", "max by (fleet, detector) (trimtab_score)"),
+]
