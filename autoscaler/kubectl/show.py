@@ -18,6 +18,7 @@ from autoscaler.kubectl.fleets import Fleet, moment
 from autoscaler.kubectl.pods import Pod
 from trimtab.messages import Decision, Finding
 
+_SHOULD_BE_TRUE = {"Ready", "TelemetryFresh"}
 _GOOD = {"True", "Met", "applied", "ready", "true"}
 _BAD = {"False", "Missed", "failed", "quarantined", "Unhealthy"}
 _WARN = {"refused", "Unknown", "starting", "leaving"}
@@ -94,7 +95,7 @@ def fleet(each: Fleet, pods: Sequence[Pod], now: float) -> None:
     last = each.last_decision
     _line(out, "Decision", words.last(last, now) + (f": {last.reason}" if last.reason else ""))
     for condition in each.conditions:
-        if condition.type == "Ready" or condition.status == "True":
+        if condition.type in _SHOULD_BE_TRUE or condition.status == "True":
             said = f"{condition.status} {condition.reason or ''}" + (f": {condition.message}" if condition.message else "")
             _line(out, condition.type, said.strip())
     if each.versions:

@@ -95,8 +95,9 @@ def last(decision: LastDecision, now: float) -> str:
 
 def change(decision: Decision) -> str:
     """What a decision changes: ``replicas 2 -> 4``."""
-    keys = [*decision.from_, *(key for key in decision.to if key not in decision.from_)]
-    return ", ".join(f"{key} {_side(decision.from_.get(key))} -> {_side(decision.to.get(key))}" for key in keys)
+    before, after = decision.from_, decision.to
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    return ", ".join(f"{key} {_side(before.get(key))} -> {_side(after.get(key))}" for key in changed)
 
 
 def about(decision: Decision) -> str:
