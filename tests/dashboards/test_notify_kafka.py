@@ -58,9 +58,9 @@ def command(kafka: str, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     connect(BusSettings(bootstrap=kafka)).ensure_topics()
     made: list[Command] = []
 
-    def make(receivers: dict[str, str], **more: object) -> Command:
+    def make(receivers: dict[str, str], bootstrap: str = kafka, **more: object) -> Command:
         # A name of its own for each test: the place of a receiver in the stream goes by its name.
-        made.append(Command(tmp_path, kafka, receivers, **more))
+        made.append(Command(tmp_path, bootstrap, receivers, **more))
         return made[-1]
 
     yield make
@@ -172,3 +172,33 @@ def _until(true: Callable[[], object], seconds: float) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.integration
+def test_a_broker_that_is_restarted_costs_no_update_and_repeats_none(
+    make_broker: Make, command: Make, hook: Make, finding: Make, tmp_path: Path
+) -> None:
+    broker = make_broker(tmp_path / "kafka")
+    bus = connect(BusSettings(bootstrap=broker.bootstrap, timeout_seconds=30))
+    bus.ensure_topics()
+    there = hook()
+    notifier = command({"ops": there.url}, broker.bootstrap)
+    notifier.start()
+
+    def say(numbers: range) -> None:
+        sender = bus.producer()
+        for number in numbers:
+            sender.send(FINDINGS, finding(f"f{number}", time.time(), version=number))
+            sender.flush(60)
+        sender.close()
+
+    say(range(5))
+    there.wait(5, 60)
+    broker.stop()
+    time.sleep(3)
+    broker.start()
+    say(range(5, 15))
+    there.wait(15, 90)
+    time.sleep(1)
+    assert sorted(each.body["data"]["finding"]["version"] for each in there.received) == list(range(15))
+    assert notifier.stop() == 0
