@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -42,6 +43,7 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round times to label, twelve at most."""
-        step = next((s for s in _STEPS if (self.end - self.start) / s <= 12), 604_800)
+        whole = self.end - self.start
+        step = next((s for s in _STEPS if whole / s <= 12), _STEPS[-1] * math.ceil(whole / _STEPS[-1] / 12))
         first = int(-(-self.start // step))
         return [float(k * step) for k in range(first, int(self.end // step) + 1)]

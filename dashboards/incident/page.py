@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
@@ -72,7 +71,7 @@ def _about(story: Story) -> str:
     ended = (
         f", over after {words.duration(incident.resolved - incident.opened)}" if incident.resolved is not None else ", not over"
     )
-    return f"Incident {incident.id}, began {datetime.fromtimestamp(incident.opened, UTC):%Y-%m-%d %H:%M:%S} UTC{ended}"
+    return f"Incident {incident.id}, began {words.moment(incident.opened):%Y-%m-%d %H:%M:%S} UTC{ended}"
 
 
 def _capital(text: str) -> str:

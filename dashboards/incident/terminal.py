@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -85,7 +83,7 @@ def _evidence(story: Story, console: Console) -> None:
 
 
 def _clock(time: float) -> str:
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{words.moment(time):%Y-%m-%d %H:%M:%S}"
 
 
 def _safe(words: str) -> str:

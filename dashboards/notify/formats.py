@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from dashboards.notify.words import moment
 from trimtab.messages import Cause, Incident, IncidentUpdate, Severity
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -157,7 +157,7 @@ PLAIN: dict[str, Callable[[Told], dict[str, Any]]] = {"alertmanager": alertmanag
 
 def rfc3339(time: float) -> str:
     """Unix seconds as RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment(time).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _escaped(text: str) -> str:

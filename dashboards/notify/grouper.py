@@ -61,7 +61,7 @@ class Grouper:
     def _once(self, incidents: Incidents, producer: Producer, consumer: Consumer) -> None:
         records = consumer.poll(_POLL_SECONDS)
         for record in records:
-            if updates := incidents.add(record.message):
+            if updates := incidents.add(record.message, self._clock()):
                 with tracing.span("group", record.headers, incident=updates[-1].incident.id):
                     _send(producer, updates)
         if not records:  # only when all is read is it as late as the clock says

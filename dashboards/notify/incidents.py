@@ -44,12 +44,15 @@ class Incidents:
         """The incidents that are not over."""
         return [incident for incident in self._known.values() if incident.state == "firing"]
 
-    def add(self, message: Message) -> list[IncidentUpdate]:
-        """One message; returns what people should hear, what time brought up to it first."""
+    def add(self, message: Message, now: float = float("inf")) -> list[IncidentUpdate]:
+        """One message; returns what people should hear, what time brought up to it first.
+
+        With `now`, a message from the future does not make it later: a wrong clock would end what others began.
+        """
         if isinstance(message, Finding):
-            return [*self.tick(message.time), *self._finding(message)]
+            return [*self.tick(min(message.time, now)), *self._finding(message)]
         if isinstance(message, Decision):
-            return [*self.tick(message.time), *self._decision(message)]
+            return [*self.tick(min(message.time, now)), *self._decision(message)]
         return []
 
     def tick(self, now: float) -> list[IncidentUpdate]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from trimtab.messages import Decision, Finding, Incident
+
+_FIRST, _LAST = -62_135_596_800.0, 253_402_300_799.0
+"""The years 1 to 9999 in unix seconds."""
 
 _ABOUT = {
     "version": "version {name} of fleet {fleet}",
@@ -71,3 +75,8 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def moment(time: float) -> datetime:
+    """Unix seconds as a date in UTC; what no calendar holds is its first or last moment, for a clock may say anything."""
+    return datetime.fromtimestamp(min(max(time, _FIRST), _LAST), UTC)

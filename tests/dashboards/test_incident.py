@@ -195,15 +195,15 @@ HOSTILE = st.one_of(
 )
 
 
-@given(HOSTILE, HOSTILE, HOSTILE)
+@given(HOSTILE, HOSTILE, HOSTILE, st.sampled_from([2.0, -1e18, 1e18]))
 @settings(deadline=None, max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-def test_no_name_or_text_breaks_out_of_the_page_or_the_terminal(fleet: str, target: str, text: str) -> None:
+def test_no_name_text_or_time_breaks_the_page_or_the_terminal(fleet: str, target: str, text: str, time: float) -> None:
     fault = Finding(
         id="f", fleet=fleet, target=target, kind="replica_fault", severity="critical", onset=0.0, time=1.0, state="firing",
         confidence=1.0, summary=text, evidence=[Evidence(detector=text, series=target, observed=float("nan"))],
     )  # fmt: skip
     act = Decision(
-        id="d", fleet=fleet, time=2.0, action="quarantine", target=target, because=["f"], guard={text: text}, outcome="refused",
+        id="d", fleet=fleet, time=time, action="quarantine", target=target, because=["f"], guard={text: text}, outcome="refused",
         reason=text,
     )  # fmt: skip
     shown = told(fault, act)
@@ -247,7 +247,9 @@ def test_a_file_that_is_no_recording_is_refused_with_its_line(tmp_path: Path) ->
 
 def test_rates_of_clients_break_where_nothing_is_known() -> None:
     def snapshot(time: float, **counts: float) -> Snapshot:
-        series = {f'trimtab_traffic_requests_total{{outcome="{outcome}",version="2"}}': float(n) for outcome, n in counts.items()}
+        series: dict[str, float | None] = {
+            f'trimtab_traffic_requests_total{{outcome="{outcome}",version="2"}}': float(n) for outcome, n in counts.items()
+        }
         return Snapshot(target="traffic", fleet="intent", role="app", time=time, took=0.0, up=True, series=series)
 
     seen = [

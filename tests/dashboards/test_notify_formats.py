@@ -91,6 +91,15 @@ def test_any_fleet_name_survives_every_format(fleet: str) -> None:
     assert link is not None and unquote(urlsplit(link).query.split("&")[0]) == f"var-fleet={fleet}"
 
 
+@pytest.mark.parametrize("time", [-1e300, 0.0, 1e20, 1e300])
+def test_no_time_breaks_a_payload(time: float) -> None:
+    update = update_of(finding_in("intent", time=time, onset=time))
+    told = Told(update, "oncall", update.text)
+    for payload in (formats.alertmanager(told), formats.cloudevent(told), formats.pushed_alert(told, 1.7e9, 60)):
+        msgspec.json.encode(payload)
+    assert template.link("https://g.example/{from_ms}", update.incident)
+
+
 def test_alertmanager_version_4(finding: Make) -> None:
     firing = formats.alertmanager(Told(update_of(finding("f", 1.7e9)), "oncall", "text", "https://g.example"))
     assert firing["version"] == "4"

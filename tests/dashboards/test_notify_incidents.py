@@ -94,10 +94,12 @@ def test_a_fault_that_flaps_stays_in_its_thread_and_a_later_one_gets_its_own(fin
 
 def test_a_second_surge_is_a_second_thread_and_scaling_back_belongs_to_the_first(finding: Make, decision: Make) -> None:
     def surge(id: str, time: float, state: str = "firing") -> Finding:
-        return finding(id, time, kind="demand_shift", version=None, severity="info", state=state)
+        found: Finding = finding(id, time, kind="demand_shift", version=None, severity="info", state=state)
+        return found
 
     def scale(id: str, time: float, before: int, after: int) -> Decision:
-        return decision(id, time, action="scale", from_={"replicas": before}, to={"replicas": after})
+        decided: Decision = decision(id, time, action="scale", from_={"replicas": before}, to={"replicas": after})
+        return decided
 
     updates = told(
         surge("s1", 0.0),
@@ -167,6 +169,14 @@ def test_the_end_of_something_never_told_is_not_told(finding: Make) -> None:
 def test_a_resolved_finding_that_is_read_again_stays_resolved(finding: Make) -> None:
     begin, end = finding("f", 0.0), finding("f", 5.0, state="resolved")
     assert happenings(told(begin, end, begin, end)) == ["finding", "resolved"]
+
+
+def test_a_message_from_the_future_ends_nothing_of_others(finding: Make) -> None:
+    incidents = Incidents(IncidentSettings())
+    incidents.add(finding("f", 1000.0), 1000.0)
+    updates = incidents.add(finding("g", 1e20, version=9), 1001.0)
+    assert [update.incident.subject for update in updates] == ["9"]
+    assert len(incidents.open()) == 2
 
 
 def test_memory_is_bounded(finding: Make, decision: Make) -> None:
