@@ -79,7 +79,8 @@ def wait_for_answer(cluster: Cluster, fleet: str, name: str, timeout: float) -> 
     """The operator's answer to a request. Raises `TrimtabError` when none comes within `timeout` seconds."""
     found = _wait(lambda: next((each for each in cluster.fleet(fleet).requests if each.id == name), None), timeout)
     if found is None:
-        raise TrimtabError(_silence(f"the operator has not answered request {name}", timeout))
+        what = f"the operator has not answered request {name}"
+        raise TrimtabError(_silence(cluster.fleet(fleet), f"{what} within {timeout:.0f} s; it stands and may still be met"))
     return found
 
 
@@ -92,7 +93,8 @@ def wait_for_notice(cluster: Cluster, fleet: str, timeout: float) -> Fleet:
 
     found = _wait(noticed, timeout)
     if found is None:
-        raise TrimtabError(_silence("the change is made, but the operator has not taken notice of it", timeout))
+        what = f"the change is made, but the operator has not taken notice of it within {timeout:.0f} s"
+        raise TrimtabError(_silence(cluster.fleet(fleet), what))
     return found
 
 
@@ -110,5 +112,9 @@ def _wait(look: Callable[[], Found | None], timeout: float) -> Found | None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _silence(what: str, timeout: float) -> str:
-    return f"{what} within {timeout:.0f} s; is it running? (kubectl get pods -A -l app.kubernetes.io/name=trimtab-operator)"
+def _silence(fleet: Fleet, what: str) -> str:
+    """What hinders the operator, if it said so; else whether it is there at all."""
+    trouble = next((each.message for each in fleet.conditions if each.type == "Degraded" and each.status == "True"), None)
+    if trouble:
+        return f"{what}; what it said last: {trouble}"
+    return f"{what}; is it running? (kubectl get pods -A -l app.kubernetes.io/name=trimtab-operator)"

@@ -94,6 +94,10 @@ def fleet(each: Fleet, pods: Sequence[Pod], now: float) -> None:
         _line(out, "Note", "the operator has not seen the newest spec yet: what follows is older")
     last = each.last_decision
     _line(out, "Decision", words.last(last, now) + (f": {last.reason}" if last.reason else ""))
+    if each.requests:
+        newest = each.requests[-1]
+        when = f" ({words.age(newest.time, now)} ago)" if newest.time else ""
+        _line(out, "Last request", f"{words.text(newest.kind)} {words.text(newest.outcome)}{when}: {words.text(newest.reason)}")
     for condition in each.conditions:
         if condition.type in _SHOULD_BE_TRUE or condition.status == "True":
             said = f"{condition.status} {condition.reason or ''}" + (f": {condition.message}" if condition.message else "")

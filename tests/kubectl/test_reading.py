@@ -156,6 +156,12 @@ def test_what_a_rollback_and_a_promotion_mean() -> None:
         asks.version_to_promote(fleet(version=1))
 
 
+def test_silence_is_explained_by_what_the_operator_said_last() -> None:
+    assert "is it running?" in asks._silence(fleet(), "no answer")
+    troubled = fleet(conditions=[{"type": "Degraded", "status": "True", "reason": "Unavailable", "message": "Kafka is away"}])
+    assert asks._silence(troubled, "no answer") == "no answer; what it said last: Kafka is away"
+
+
 def test_requests_are_as_the_operator_reads_them() -> None:
     from autoscaler.operator.requests import asked
 
