@@ -1,4 +1,8 @@
-"""A played incident for a real Prometheus: recorded pages of every target, its messages on a real Kafka, the real exporter."""
+"""Played incidents for a real Prometheus and the real exporter.
+
+`recorded`: recorded pages of every target, and its messages on a real Kafka; a minute. `stack`: the whole stack with traffic,
+a bad release and a hanging replica; some minutes. Tests take `played`, which is each of them in turn.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,7 @@ from trimtab.messages import (
     TELEMETRY,
     TOPICS,
     DetectorModel,
+    FleetSpec,
     Message,
     Score,
     Snapshot,
@@ -61,7 +66,6 @@ class Played:
     prometheus: Prometheus
     start: float
     end: float
-    no_data: frozenset[str] = field(default_factory=frozenset)
 
 
 class Pages:
@@ -134,35 +138,45 @@ def _health(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def recorded(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     """The recorded incident, played two and a half times as fast."""
-    for tool in ("prometheus", "promtool"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+    _need_prometheus()
     folder = tmp_path_factory.mktemp("recorded")
     data = json.loads(lzma.decompress(DATA.read_bytes()))
     bus = connect(BusSettings(bootstrap=kafka))
     bus.ensure_topics()
     pages = Pages(folder, data["pages"], lambda: _health(folder))
-    port = free_port()
-    exporter = subprocess.Popen(
-        [sys.executable, "-m", "trimtab", "metrics", "--kafka", kafka, "--port", str(port)],
-        env=os.environ | {"TRIMTAB_METRICS_LAG_SECONDS": "1"},
-    )
     parts = {part: (pages.address, f"/{part}") for part in ("collect", "autoscale", "detect")}
-    prometheus = Prometheus(
-        folder / "prometheus", free_port(), pages.targets_file, parts | {"metrics": (f"127.0.0.1:{port}", "/metrics")}
-    )
+    with _exporter(kafka) as port:
+        parts["metrics"] = (f"127.0.0.1:{port}", "/metrics")
+        prometheus = Prometheus(folder / "prometheus", free_port(), pages.targets_file, parts)
+        try:
+            prometheus.start()
+            start = time.time()
+            _play(bus, pages, data, start)
+            time.sleep(6)  # the last rules
+            yield Played(prometheus, start, time.time())
+        finally:
+            prometheus.stop()
+            pages.close()
+
+
+def _need_prometheus() -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed")
+
+
+@contextlib.contextmanager
+def _exporter(kafka: str) -> Iterator[int]:
+    """`trimtab metrics` as a process; its port. It ends with 0 on SIGTERM."""
+    port = free_port()
+    argv = [sys.executable, "-m", "trimtab", "metrics", "--kafka", kafka, "--port", str(port)]
+    process = subprocess.Popen(argv, env=os.environ | {"TRIMTAB_METRICS_LAG_SECONDS": "1"})
     try:
-        _wait_for(f"http://127.0.0.1:{port}/metrics", exporter)
-        prometheus.start()
-        start = time.time()
-        _play(bus, pages, data, start)
-        time.sleep(6)  # the last rules
-        yield Played(prometheus, start, time.time())
+        _wait_for(f"http://127.0.0.1:{port}/metrics", process)
+        yield port
     finally:
-        prometheus.stop()
-        exporter.send_signal(signal.SIGTERM)
-        assert exporter.wait(30) == 0
-        pages.close()
+        process.send_signal(signal.SIGTERM)
+        ended = process.wait(30)
+    assert ended == 0
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -220,3 +234,51 @@ def _moved(record: dict[str, Any], first: float, start: float, now: bool = False
         if name in moved and record["topic"] != FLEETS:
             moved[name] = time.time() if now else start + (moved[name] - first) * SECONDS_PER_PAGE / RECORDED_SECONDS_PER_PAGE
     return decode_as(TOPICS[record["topic"]], msgspec.json.encode(moved))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """The whole stack: traffic, trained detectors, a slow version that is rolled back, a replica that hangs and is replaced."""
+    from embedded.stack import Stack
+    from serving_stack.fault import Fault
+
+    _need_prometheus()
+    folder = tmp_path_factory.mktemp("stack-queries")
+    spec = FleetSpec(fleet="intent", model="intent", version=1, min_replicas=2, max_replicas=4, capacity_per_replica=30.0)
+    with Stack(folder / "stack", spec, seed=1) as running, contextlib.ExitStack() as after:
+        port = after.enter_context(_exporter(running.addresses["kafka"]))
+        parts = {name: (_address(running.addresses[name]), "/metrics") for name in ("collect", "detect", "autoscale")}
+        parts["metrics"] = (f"127.0.0.1:{port}", "/metrics")
+        prometheus = Prometheus(folder / "prometheus", free_port(), folder / "stack" / "targets.json", parts)
+        after.callback(prometheus.stop)
+        prometheus.start()
+        start = time.time()
+        plan = folder / "plan.json"
+        plan.write_text(json.dumps({"seed": 1, "segments": [{"at": 0, "rate": 25}]}))
+        running.start_traffic(plan)
+        time.sleep(40)
+        running.start_training(ticks=30).wait_ended(120)
+        running.release(2, Fault(kind="slow", seconds=0.2))
+        _wait_for_decision(prometheus, "rollback")
+        running.inject("hang", running.serving()[0])
+        _wait_for_decision(prometheus, "quarantine")
+        time.sleep(15)
+        yield Played(prometheus, start, time.time())
+
+
+def _address(url: str) -> str:
+    return url.removeprefix("http://").partition("/")[0]
+
+
+def _wait_for_decision(prometheus: Prometheus, action: str) -> None:
+    deadline = time.monotonic() + 120
+    while not prometheus.now(f'trimtab_fleet_decisions_total{{action="{action}", outcome="applied"}} > 0'):
+        assert time.monotonic() < deadline, f"no {action} was decided"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="session", params=["recorded", "stack"])
+def played(request: pytest.FixtureRequest) -> Played:
+    """Each of the two incidents in turn."""
+    made: Played = request.getfixturevalue(request.param)
+    return made

