@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from autoscaler.kubectl import asks, decisions, topics
+from autoscaler.kubectl import decisions, patches, topics
 from autoscaler.kubectl.cli import fleet as commands
 from autoscaler.kubectl.cluster import explained
 from autoscaler.kubectl.fleets import Fleet, fleet_of, moment
@@ -147,30 +147,32 @@ def fleet(**status: Any) -> Fleet:
 
 
 def test_what_a_rollback_and_a_promotion_mean() -> None:
-    assert asks.version_to_roll_back(fleet(version=1, canaryVersion=2)) == asks.version_to_promote(fleet(canaryVersion=2)) == 2
+    assert (
+        patches.version_to_roll_back(fleet(version=1, canaryVersion=2)) == patches.version_to_promote(fleet(canaryVersion=2)) == 2
+    )
     guard = [{"version": 2, "role": "stable"}, {"version": 1, "role": "previous"}]
-    assert asks.version_to_roll_back(fleet(version=2, versions=guard)) == 2
+    assert patches.version_to_roll_back(fleet(version=2, versions=guard)) == 2
     with pytest.raises(Missing, match="nothing to roll back to"):
-        asks.version_to_roll_back(fleet(version=1, versions=[{"version": 1, "role": "stable"}]))
+        patches.version_to_roll_back(fleet(version=1, versions=[{"version": 1, "role": "stable"}]))
     with pytest.raises(Missing, match="no version of fleet 'intent' is on trial"):
-        asks.version_to_promote(fleet(version=1))
+        patches.version_to_promote(fleet(version=1))
 
 
 def test_silence_is_explained_by_what_the_operator_said_last() -> None:
-    assert "is it running?" in asks._silence(fleet(), "no answer")
+    assert "is it running?" in patches._silence(fleet(), "no answer")
     troubled = fleet(conditions=[{"type": "Degraded", "status": "True", "reason": "Unavailable", "message": "Kafka is away"}])
-    assert asks._silence(troubled, "no answer") == "no answer; what it said last: Kafka is away"
+    assert patches._silence(troubled, "no answer") == "no answer; what it said last: Kafka is away"
 
 
 def test_requests_are_as_the_operator_reads_them() -> None:
     from autoscaler.operator.requests import asked
 
-    name, body = asks.request("quarantine", 5.0, "ann", pod="p")
+    name, body = patches.request("quarantine", 5.0, "ann", pod="p")
     requests, refused = asked(body["metadata"]["annotations"], [])
     assert not refused and [(each.id, each.kind, each.pod, each.at, each.by) for each in requests] == [
         (name, "quarantine", "p", 5.0, "ann")
     ]
-    again, body = asks.request("rollback", 5.0, "ann", version=3)
+    again, body = patches.request("rollback", 5.0, "ann", version=3)
     [request], _ = asked(body["metadata"]["annotations"], [])
     assert request.version == 3 and again != name
 
