@@ -166,10 +166,9 @@ def is_ready(pod: Json) -> bool:
 def fleet(kube: Kube, namespace: str) -> Iterator[LiveFleet]:
     """Two replicas of version 1 behind two gateways, all ready."""
     spec = {"model": "intent", "capacityPerReplica": 40, "resources": {"requests": {"cpu": "100m", "memory": "300Mi"}}}
-    kube.create(
-        fleet_path(namespace),
-        {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": {"namespace": namespace, "name": NAME}, "spec": spec},
-    )
+    # An operator that runs on this cluster leaves a fleet with this label alone.
+    metadata = {"namespace": namespace, "name": NAME, "labels": {"trimtab.dev/operator": "tests"}}
+    kube.create(fleet_path(namespace), {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": metadata, "spec": spec})
     cache = Cache(kube, namespace, lambda _fleet: None).start()
     until(lambda: cache.synced and cache.fleets.get(namespace, NAME), "the fleet is known")
     live = LiveFleet(kube, namespace, KubernetesActuator(kube, cache, Templates()))
