@@ -115,8 +115,10 @@ def _measured(decision: Decision, snapshots: Sequence[Snapshot]) -> Iterator[Ste
 
 
 def _numbers(decision: Decision) -> list[str]:
-    """The measured reasons; when a version was released is no measurement."""
-    return [cause for cause in decision.because if "=" in cause and not cause.startswith("release_time=")]
+    """The measured reasons; a moment (of a release, of the last sign of life) is no measurement."""
+    return [
+        cause for cause in decision.because if "=" in cause and cause.partition("=")[0] not in ("release_time", "gateway_seen")
+    ]
 
 
 def _of_decision(decision: Decision, states: Sequence[FleetState], measured: Sequence[Step]) -> Iterator[Step]:

@@ -102,6 +102,7 @@ class Incidents:
             incident,
             cause=incident.cause if incident.cause != "fleet" else subject.cause,
             subject=incident.subject if incident.cause != "fleet" else subject.name,
+            opened=min(incident.opened, finding.onset),
             firing=firing,
             state="resolved" if over else "firing",
             resolved=finding.time if over else None,

@@ -29,6 +29,9 @@ _ACTED_ON: dict[Action, Cause] = {
     "release": "replica",
 }
 
+# What a hold is about when it names neither a finding nor a version nor a replica, but a number that it was read from.
+_MEASURED: dict[str, Cause] = {"gateway_seen": "telemetry", "arrivals_per_second": "demand"}
+
 
 class Subject(NamedTuple):
     """The kind of cause, and which one of a fleet it is, such as ``("version", "3")``. The name is empty when there is one."""
@@ -46,7 +49,9 @@ def of_decision(decision: Decision) -> Subject:
     """What a decision is about, as far as it says so itself."""
     cause = _ACTED_ON.get(decision.action)
     if cause is None:
-        cause = "replica" if decision.target else "version" if decision.version is not None else "fleet"
+        measured = (_MEASURED[name] for given in decision.because if (name := given.partition("=")[0]) in _MEASURED)
+        about: Cause = next(measured, "fleet")
+        cause = "replica" if decision.target else "version" if decision.version is not None else about
     return _named(cause, decision.target, decision.version)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from dashboards.incident import sources
 from dashboards.notify.incidents import Incidents
 from dashboards.notify.settings import IncidentSettings
 from trimtab.messages import Decision, Finding, IncidentUpdate, Message
@@ -169,6 +171,22 @@ def test_the_end_of_something_never_told_is_not_told(finding: Make) -> None:
 def test_a_resolved_finding_that_is_read_again_stays_resolved(finding: Make) -> None:
     begin, end = finding("f", 0.0), finding("f", 5.0, state="resolved")
     assert happenings(told(begin, end, begin, end)) == ["finding", "resolved"]
+
+
+def test_a_recorded_tour_is_one_thread_per_cause() -> None:
+    """Findings and decisions as a real run wrote them: warm-up, surge, good release, bad release, hang, telemetry outage."""
+    records = sources.Run(Path(__file__).parent / "data" / "tour.jsonl").said()
+    updates = told(*(record.message for record in records))
+    assert [next(u.title for u in updates if u.incident.id == id) for id in threads(updates)] == [
+        "demand on fleet intent",
+        "demand on fleet intent",
+        "version 2 of fleet intent",
+        "version 3 of fleet intent",
+        "replica intent-v2-2 of fleet intent",
+        "telemetry of fleet intent",
+    ]
+    severe = [update for update in updates if update.incident.severity != "info"]
+    assert len({update.incident.id for update in severe}) == 3  # what wakes people: the bad version, the hang, the outage
 
 
 def test_a_message_from_the_future_ends_nothing_of_others(finding: Make) -> None:
