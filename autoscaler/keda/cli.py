@@ -16,6 +16,9 @@ def _keda_scaler(
     config: Path | None = typer.Option(
         None, help="Settings file, sections 'autoscale' and 'kafka'. Default: ./trimtab.yaml if there."
     ),
+    metrics_port: int = typer.Option(
+        0, help="Port of this process's own metrics, on loopback or at TRIMTAB_METRICS_HOST. 0: any free one, printed at start."
+    ),
 ) -> None:
     """Serves the replicas that Trimtab's demand estimate asks for to KEDA, as an external scaler (gRPC). Acts on nothing.
 
@@ -31,7 +34,7 @@ def _keda_scaler(
     from autoscaler.keda.reader import Reader
     from autoscaler.keda.service import serve
     from autoscaler.settings import AutoscaleSettings
-    from trimtab import settings
+    from trimtab import selfmetrics, settings
     from trimtab.bus import BusSettings, connect
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -39,12 +42,16 @@ def _keda_scaler(
     chosen = settings.load(BusSettings, config)
     bus = connect(chosen.model_copy(update={"bootstrap": bootstrap}) if bootstrap else chosen)
 
+    own = f"http://{selfmetrics.metrics_host()}:{selfmetrics.serve('keda-scaler', metrics_port)}/metrics"
+
     async def run(reader: Reader) -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
         host = listen.rpartition(":")[0]
-        await serve(reader, listen, stop, lambda port: typer.echo(f"keda-scaler: listening on {host}:{port}"))
+        await serve(
+            reader, listen, stop, lambda port: typer.echo(f"keda-scaler: listening on {host}:{port}, own metrics at {own}")
+        )
 
     with Reader(bus, settings.load(AutoscaleSettings, config)) as reader:
         asyncio.run(run(reader))

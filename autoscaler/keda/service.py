@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import Counter
 
 from autoscaler.keda import externalscaler_pb2 as pb
 from autoscaler.keda import externalscaler_pb2_grpc as rpc
@@ -21,6 +22,8 @@ from autoscaler.keda.demand import Wanted
 from autoscaler.keda.metadata import Trigger, trigger
 from autoscaler.keda.reader import Reader
 from trimtab.errors import Missing, SettingsError, TrimtabError, Unavailable
+
+ANSWERS = Counter("trimtab_keda_answers", "Answers to KEDA by question and gRPC code.", ["question", "code"])
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ExternalScaler"].full_name
 _LOOK_SECONDS = 0.5
@@ -41,9 +44,11 @@ class Scaler(rpc.ExternalScalerServicer):
         """Whether there is demand above the trigger's activation rate."""
         try:
             asked = _trigger(request)
-            return pb.IsActiveResponse(result=_active(self._reader.wanted(asked), asked))
+            active = _active(self._reader.wanted(asked), asked)
         except TrimtabError as error:
-            await _refuse(context, error)
+            await _refuse(context, "IsActive", error)
+        ANSWERS.labels("IsActive", "OK").inc()
+        return pb.IsActiveResponse(result=active)
 
     async def StreamIsActive(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The same at once and whenever it changes. Ends with an error when it is no longer known; KEDA asks again."""
@@ -54,17 +59,19 @@ class Scaler(rpc.ExternalScalerServicer):
                 active = _active(self._reader.wanted(asked), asked)
                 if active != said:
                     said = active
+                    ANSWERS.labels("StreamIsActive", "OK").inc()
                     yield pb.IsActiveResponse(result=active)
                 await asyncio.sleep(_LOOK_SECONDS)
         except TrimtabError as error:
-            await _refuse(context, error)
+            await _refuse(context, "StreamIsActive", error)
 
     async def GetMetricSpec(self, request: Any, context: Any) -> Any:
         """One metric: replicas, with a target of 1 per replica. It needs no data, so that KEDA's fallback works without any."""
         try:
             name = _trigger(request).metric
         except TrimtabError as error:
-            await _refuse(context, error)
+            await _refuse(context, "GetMetricSpec", error)
+        ANSWERS.labels("GetMetricSpec", "OK").inc()
         return pb.GetMetricSpecResponse(metricSpecs=[pb.MetricSpec(metricName=name, targetSize=1, targetSizeFloat=1.0)])
 
     async def GetMetrics(self, request: Any, context: Any) -> Any:
@@ -73,7 +80,8 @@ class Scaler(rpc.ExternalScalerServicer):
             asked = _trigger(request.scaledObjectRef)
             replicas = self._reader.wanted(asked).replicas
         except TrimtabError as error:
-            await _refuse(context, error)
+            await _refuse(context, "GetMetrics", error)
+        ANSWERS.labels("GetMetrics", "OK").inc()
         name = request.metricName or asked.metric
         value = pb.MetricValue(metricName=name, metricValue=replicas, metricValueFloat=float(replicas))
         return pb.GetMetricsResponse(metricValues=[value])
@@ -111,8 +119,11 @@ def _active(wanted: Wanted, asked: Trigger) -> bool:
     return wanted.peak > asked.activation_rate
 
 
-async def _refuse(context: Any, error: TrimtabError) -> None:
-    await context.abort(_CODES.get(type(error), grpc.StatusCode.UNAVAILABLE), str(error))
+async def _refuse(context: Any, question: str, error: TrimtabError) -> None:
+    """Ends the call with an error; does not return."""
+    code = _CODES.get(type(error), grpc.StatusCode.UNAVAILABLE)
+    ANSWERS.labels(question, code.name).inc()
+    await context.abort(code, str(error))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from typer.testing import CliRunner
 
 from autoscaler.keda.cli import keda_scaler
+from autoscaler.keda.service import ANSWERS
 
 
 def test_replicas_for_the_demand_of_all_gateways(keda: Any) -> None:
@@ -187,6 +188,18 @@ def test_a_bus_that_goes_away_is_an_error_and_comes_back(keda: Any) -> None:
     keda.bus.away = False
     keda.serve(2, gw_a=60.0)
     assert keda.replicas() == 2
+
+
+def test_answers_are_counted_with_their_code(keda: Any) -> None:
+    def count(code: str) -> float:
+        return float(ANSWERS.labels("GetMetrics", code)._value.get())
+
+    good, bad = count("OK"), count("UNAVAILABLE")
+    keda.spec()
+    keda.refusal()
+    keda.serve(25, gw_a=60.0)
+    keda.replicas()
+    assert (count("OK"), count("UNAVAILABLE")) == (good + 1, bad + 1)
 
 
 def test_health_and_reflection(keda: Any) -> None:
