@@ -102,6 +102,11 @@ class KubernetesActuator:
                 if _out(pod) and not kept:
                     self._delete(pod)
 
+    def lacking(self, fleet: str) -> bool:
+        """Whether something is gone or unlabelled that no plan would mend: `refresh` does."""
+        found = self.fleet(fleet)
+        return found.plan is not None and self._hands(found).lacking(found)
+
     def refresh(self, fleet: str) -> None:
         """Applies the plan in force again where the spec has changed what its objects are made from."""
         found = self.fleet(fleet)

@@ -10,6 +10,8 @@ from trimtab.kube import Kube, fleet_name, fleet_path, path_of
 from trimtab.kube_watch import Watcher
 
 Key = tuple[str, str]
+OPERATOR = "trimtab.dev/operator"
+"""Label of ModelFleets that a certain operator looks after; without it, the one without a name does."""
 
 
 class Shelf:
@@ -71,13 +73,14 @@ class Shelf:
 
 
 class Cache:
-    """ModelFleets, and the pods and Deployments that carry a fleet's label.
+    """ModelFleets of this `instance` of the operator, and the pods and Deployments that carry a fleet's label.
 
     `changed(fleet id)` is called in a watch's thread whenever something of a fleet has changed. Pods and Deployments of a
     `targetRef` fleet carry no label at first: `also` watches a namespace whole, once for all such fleets in it.
     """
 
-    def __init__(self, kube: Kube, namespace: str | None, changed: Callable[[str], None]) -> None:
+    def __init__(self, kube: Kube, namespace: str | None, changed: Callable[[str], None], instance: str = "") -> None:
+        mine = f"{OPERATOR}={instance}" if instance else f"!{OPERATOR}"
         self._kube, self._namespace, self._tell = kube, namespace, changed
         self.fleets = Shelf(lambda thing: str(thing["metadata"]["name"]), self._heard)
         self.pods = Shelf(_labelled, self._heard)
@@ -85,7 +88,7 @@ class Cache:
         self._foreign: dict[str, tuple[Shelf, Shelf, list[Watcher]]] = {}
         self._lock = threading.Lock()
         self._watchers = [
-            Watcher(kube, fleet_path(namespace), heard=self.fleets.hear),
+            Watcher(kube, fleet_path(namespace), selector=mine, heard=self.fleets.hear),
             Watcher(kube, path_of("pods", namespace), selector=FLEET, heard=self.pods.hear),
             Watcher(kube, path_of("deployments", namespace, api="apps/v1"), selector=FLEET, heard=self.deployments.hear),
         ]

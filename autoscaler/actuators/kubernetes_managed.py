@@ -47,6 +47,10 @@ class Managed:
             [each for each in deployments if each["metadata"]["labels"].get(ROLE) == "gateway"],
         )
 
+    def lacking(self, fleet: Fleet) -> bool:
+        """Whether something is gone that no plan would bring back."""
+        return not self.others(fleet)[1]
+
     def outdated(self, fleet: Fleet, plan: FleetPlan) -> bool:
         """Whether an object differs from what the spec says now, numbers of replicas aside."""
         _, gateways = self.others(fleet)

@@ -57,6 +57,17 @@ class Target:
     def label(self, fleet: Fleet) -> None:
         """Puts the fleet's labels on pods that lack them: scrapers find replicas by them."""
         _, shelf = self._shelves(fleet)
+        for name, want in self._unlabelled(fleet).items():
+            where = path_of("pods", fleet.namespace, name)
+            shelf.put(self._kube.patch(where, {"metadata": {"labels": want}}, fieldManager=MANAGER))
+
+    def lacking(self, fleet: Fleet) -> bool:
+        """Whether a pod lacks the fleet's labels."""
+        return bool(self._unlabelled(fleet))
+
+    def _unlabelled(self, fleet: Fleet) -> dict[str, dict[str, str]]:
+        _, shelf = self._shelves(fleet)
+        found = {}
         target = fleet.spec.target_ref
         for pod in self.pods(fleet):
             raw = shelf.get(fleet.namespace, pod["metadata"]["name"])
@@ -64,8 +75,8 @@ class Target:
             role = target.role if target else "triton"
             want = {FLEET: fleet.name, VERSION: pod["metadata"]["labels"][VERSION], ROLE: role, STATE: have.get(STATE, SERVING)}
             if raw is not None and "deletionTimestamp" not in raw["metadata"] and any(have.get(k) != v for k, v in want.items()):
-                where = path_of("pods", fleet.namespace, pod["metadata"]["name"])
-                shelf.put(self._kube.patch(where, {"metadata": {"labels": want}}, fieldManager=MANAGER))
+                found[str(pod["metadata"]["name"])] = want
+        return found
 
     def others(self, fleet: Fleet) -> tuple[list[Json], list[Json]]:
         """There is no gateway of ours."""

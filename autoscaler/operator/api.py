@@ -223,6 +223,11 @@ class ModelFleetSpec(Part):
                 "!has(self.routing) || has(self.targetRef)",
                 "routing belongs to a fleet with targetRef; a managed fleet has its own gateway",
             ),
+            # As a rule, because the schema's `minimum` compares whole numbers as whole numbers, and lets 0 pass.
+            (
+                "double(self.capacityPerReplica) > 0.0",
+                "capacityPerReplica must be greater than 0: measure what one replica serves",
+            ),
             ("self.model == oldSelf.model", "model cannot be changed: make another ModelFleet for another model"),
             (
                 "has(self.targetRef) == has(oldSelf.targetRef)",
@@ -243,7 +248,7 @@ class ModelFleetSpec(Part):
     routing: Routing | None = Field(None, description=Routing.__doc__)
     replicas: Replicas = Field(Replicas(), description=Replicas.__doc__)
     capacity_per_replica: float = Field(
-        ge=0.001, le=1e9, description="Requests per second that one replica serves within the SLO: measure it."
+        gt=0, le=1e9, description="Requests per second that one replica serves within the SLO: measure it."
     )
     slo: Slo = Field(Slo(), description=Slo.__doc__)
     resources: Resources = Field(Resources(), description=Resources.__doc__)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Protocol
 
 import kopf
 
+from autoscaler.actuators.kubernetes_cache import OPERATOR
+from autoscaler.operator.settings import OperatorSettings
+from trimtab.errors import TrimtabError
 from trimtab.kube import Kube
 
 FINALIZER = "trimtab.dev/drain"
@@ -28,7 +32,7 @@ class Follower(Protocol):
         """A fleet is gone."""
 
 
-def registry(kube: Kube, follower: Follower, drain_seconds: float) -> kopf.OperatorRegistry:
+def registry(kube: Kube, follower: Follower, chosen: OperatorSettings) -> kopf.OperatorRegistry:
     """The handlers."""
     found = kopf.OperatorRegistry()
 
@@ -37,21 +41,33 @@ def registry(kube: Kube, follower: Follower, drain_seconds: float) -> kopf.Opera
         return credentials(kube)
 
     where = ("trimtab.dev", "v1alpha1", "modelfleets")
+    mine: dict[str, Any] = {OPERATOR: chosen.instance or kopf.ABSENT}
 
-    @kopf.on.resume(*where, registry=found)
-    @kopf.on.create(*where, registry=found)
-    @kopf.on.update(*where, registry=found)
+    @kopf.on.resume(*where, labels=mine, registry=found)
+    @kopf.on.create(*where, labels=mine, registry=found)
+    @kopf.on.update(*where, labels=mine, registry=found)
     def follow(namespace: str | None, name: str, **_: Any) -> None:
-        follower.follow(str(namespace), name)
+        with _later():
+            follower.follow(str(namespace), name)
 
-    @kopf.on.delete(*where, registry=found)
+    @kopf.on.delete(*where, labels=mine, registry=found)
     def drain(namespace: str | None, name: str, runtime: timedelta, **_: Any) -> None:
-        left = follower.drain(str(namespace), name)
-        if left and runtime.total_seconds() < drain_seconds:
+        with _later():
+            left = follower.drain(str(namespace), name)
+        if left and runtime.total_seconds() < chosen.drain_seconds:
             raise kopf.TemporaryError(f"{len(left)} pods drain: {', '.join(sorted(left)[:5])}", delay=1)
         follower.forget(str(namespace), name)
 
     return found
+
+
+@contextlib.contextmanager
+def _later() -> Iterator[None]:
+    """What is away now is tried again soon, without a traceback."""
+    try:
+        yield
+    except TrimtabError as error:
+        raise kopf.TemporaryError(str(error), delay=2) from error
 
 
 def credentials(kube: Kube) -> kopf.ConnectionInfo:
@@ -87,15 +103,13 @@ def settings() -> kopf.OperatorSettings:
     return found
 
 
-def run(
-    kube: Kube, follower: Follower, namespace: str, drain_seconds: float, stop: threading.Event, failed: Callable[[str], None]
-) -> None:
+def run(kube: Kube, follower: Follower, chosen: OperatorSettings, stop: threading.Event, failed: Callable[[str], None]) -> None:
     """Runs kopf in the caller's thread until `stop` is set; `failed` is told when it ends by itself."""
-    scope: dict[str, Any] = {"namespaces": [namespace]} if namespace else {"clusterwide": True}
+    scope: dict[str, Any] = {"namespaces": [chosen.namespace]} if chosen.namespace else {"clusterwide": True}
 
     async def operator() -> None:
         await kopf.operator(
-            registry=registry(kube, follower, drain_seconds), settings=settings(), standalone=True, stop_flag=stop, **scope
+            registry=registry(kube, follower, chosen), settings=settings(), standalone=True, stop_flag=stop, **scope
         )
 
     try:

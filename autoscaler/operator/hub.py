@@ -202,7 +202,7 @@ class FleetBus:
         """See `Bus`. Where a fleet goes on is in its memory, so there is no group."""
         return _FleetConsumer(self._hub, self._fleet)
 
-    def read_all(self, topics: Sequence[str]) -> list[Record]:
+    def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
         """See `Bus`."""
         raise NotImplementedError("a fleet's autoscaler reads from its memory on")
 

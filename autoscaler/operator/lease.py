@@ -54,7 +54,7 @@ class Lease:
     def run(self, stop: threading.Event, started: Callable[[], None]) -> None:
         """Waits for the leadership, calls `started`, and renews; returns when the leadership is lost or `stop` is set.
 
-        At `stop` the Lease is given up, so that another operator takes over at once.
+        After `stop` the Lease is held for a last moment: whoever has ended its work gives it up with `release`.
         """
         while not stop.is_set() and not self._try():
             stop.wait(self._retry)
@@ -64,16 +64,14 @@ class Lease:
         started()
         while self.leads and not stop.wait(self._retry):
             self._try()
-        if stop.is_set():
-            self.release()
-        else:
+        if not stop.is_set():
             log.warning("%s lost the lease", self._identity)
 
     def release(self) -> None:
-        """Gives the Lease up, if it is held."""
+        """Gives the Lease up, if it is held, so that another operator takes over at once."""
         if self._renewed is None:
             return
-        self._renewed = None
+        self._renewed, self.holder = None, ""
         try:
             found = self._kube.get(self._path())
             if found["spec"].get("holderIdentity") == self._identity:

@@ -56,7 +56,7 @@ class Operator:
             retry=settings.retry_seconds,
         )
         self._scheduler = Scheduler(settings.workers, settings.hasty_seconds)
-        self._cache = Cache(kube, settings.namespace or None, self._scheduler.wake)
+        self._cache = Cache(kube, settings.namespace or None, self._scheduler.wake, settings.instance)
         images = templates or Templates(serving_image=settings.serving_image, core_image=settings.core_image)
         self._actuator = KubernetesActuator(
             kube, self._cache, images, guard=self.lease.guard, term=lambda: self.lease.term, clock=clock
@@ -81,13 +81,15 @@ class Operator:
         finally:
             self._over.set()
             LEADS.set(0)
-            for thread in threads:
-                thread.join(10.0)
             self._scheduler.join()
             with self._lock:
                 for worker in self._workers.values():
                     worker.close()
                 self._workers.clear()
+            # Nothing is decided any more and all is written: another may lead. What kopf still does meets the fence.
+            self.lease.release()
+            for thread in threads:
+                thread.join(10.0)
             self._hub.join()
             if threads:
                 self._herald.stop()
@@ -128,6 +130,8 @@ class Operator:
 
     def drain(self, namespace: str, name: str) -> list[str]:
         """See `handlers.Follower`."""
+        if self._over.is_set():
+            raise Unavailable("this operator ends")
         fleet_id = fleet_name(namespace, name)
         if not self._scheduler.remove(fleet_id):
             return [f"a step of {fleet_id}"]
@@ -184,7 +188,7 @@ class Operator:
             if "deletionTimestamp" not in thing["metadata"]:
                 self.follow(thing["metadata"]["namespace"], thing["metadata"]["name"])
         self.ready.set()
-        handlers.run(self._kube, self, self._settings.namespace, self._settings.drain_seconds, self._over, self._give_up)
+        handlers.run(self._kube, self, self._settings, self._over, self._give_up)
 
     def _give_up(self, why: str) -> None:
         log.error("%s; this operator gives up its leadership", why)

@@ -33,6 +33,7 @@ class Scheduler:
         self._count = 0
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._ended = False
 
     def start(self, stop: threading.Event) -> None:
         """Runs tasks until `stop` is set and `join` is called."""
@@ -46,6 +47,9 @@ class Scheduler:
         if self._thread is not None:
             self._thread.join(5.0)
         self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._change:
+            self._ended = True
+            self._change.notify_all()
 
     def add(self, key: str, run: Run) -> None:
         """A new task, due at once; one of this name is replaced."""
@@ -60,7 +64,7 @@ class Scheduler:
             if task is None:
                 return True
             task.gone = True
-            return self._change.wait_for(lambda: not task.running, timeout)
+            return self._change.wait_for(lambda: self._ended or not task.running, timeout)
 
     def wake(self, key: str, urgent: bool = False) -> None:
         """Something is new for this task."""

@@ -15,6 +15,11 @@ class OperatorSettings(Section, name="operator"):
     namespace: str = Field(
         "", description="The one namespace whose ModelFleets are looked after. Empty: all, which needs a ClusterRole."
     )
+    instance: str = Field(
+        "",
+        description="Only ModelFleets whose label trimtab.dev/operator has this value are looked after. Empty: only those "
+        "without the label. So a newer operator can be tried on a few fleets beside the one that runs.",
+    )
     serving_image: str = Field("trimtab-serving:dev", description="Image of Triton replicas and Envoy where a fleet names none.")
     core_image: str = Field("trimtab-core:dev", description="Image of the gateway's sidecar.")
     lease_name: str = Field("trimtab-operator", description="Name of the Lease that says which operator leads.")

@@ -79,7 +79,12 @@ class StatusStore:
 
     def save(self, saved: Saved) -> None:
         """See `Store`. Decisions that were not written yet are written before anything is done about them."""
-        if not self._due(saved):
+        if self._due(saved):
+            self.flush(saved)
+
+    def flush(self, saved: Saved) -> None:
+        """Writes what is not written yet."""
+        if saved == self._written:
             return
         try:
             self._writer.write(self._namespace, self._name, {"memory": pack(saved), **self._extra(saved)})

@@ -111,6 +111,9 @@ class Worker:
         except Unavailable as error:
             problem = Problem("Unavailable", str(error))
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        except KubeError as error:
+            problem = Problem("Forbidden" if error.status == 403 else "Refused", str(error))
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         try:
             self._show(meant, problem)
         except (Unavailable, SettingsError, KubeError) as error:
@@ -118,18 +121,23 @@ class Worker:
         return self._pause
 
     def close(self) -> None:
-        """Ends the loop; the fleet stays as it is."""
+        """Ends the loop; the fleet stays as it is, and what is known of it is written if this process may still write."""
+        try:
+            self._store.flush(self._loop.saved)
+        except (Unavailable, KubeError) as error:
+            log.info("%s: the last of its memory is not written: %s", self.id, error)
         self._loop.close()
         self._tools.hub.detach(self.id)
 
     def _decide(self, fleet: Fleet) -> Meaning:
         tools, now = self._tools, self._tools.clock()
         made = (fleet.generation, tuple(sorted(fleet.drills.items())))
+        idle = fleet.spec.paused or fleet.spec.dry_run or fleet.deleting
         if made != self._made:
             self._loop.configure(settings_for(fleet.spec, tools.base))
-            if not (fleet.spec.paused or fleet.spec.dry_run or fleet.deleting):
-                tools.actuator.refresh(self.id)
-            self._made = made
+        if not idle and (made != self._made or tools.actuator.lacking(self.id)):
+            tools.actuator.refresh(self.id)
+        self._made = made
         promote = self._take_requests(fleet, now)
         withdrawn = self._withdrawn(fleet)
         meant = meaning(fleet, self.memory, now, withdrawn=withdrawn, promote=promote)

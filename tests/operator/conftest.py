@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from autoscaler.actuators.kubernetes import KubernetesActuator
-from autoscaler.actuators.kubernetes_cache import Cache
+from autoscaler.actuators.kubernetes_cache import OPERATOR, Cache
 from autoscaler.actuators.kubernetes_pods import Templates
 from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_path, path_of
 
@@ -29,7 +29,7 @@ BARE = Templates(serving_image=PAUSE, core_image=PAUSE, grace_seconds=1, bare=Tr
 Json = dict[str, Any]
 
 
-def until(holds: Callable[[], Any], what: str, patience: float = 60.0) -> Any:
+def until(holds: Callable[[], Any], what: str, patience: float = 120.0) -> Any:
     """Waits until something is true and returns it."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
@@ -87,7 +87,9 @@ def fleet_object(namespace: str, name: str, **spec: Any) -> Json:
     small = {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"memory": "16Mi"}}
     given = {"model": "intent", "capacityPerReplica": 40, "resources": small, "gateway": {"replicas": 1}, **spec}
     given = {key: value for key, value in given.items() if value is not None}
-    return {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": {"namespace": namespace, "name": name}, "spec": given}
+    # The label keeps an operator that runs on this cluster away.
+    meta = {"namespace": namespace, "name": name, "labels": {OPERATOR: namespace}}
+    return {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": meta, "spec": given}
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def make_fleet(kube: Kube, namespace: str) -> Iterator[Callable[..., Json]]:
 @pytest.fixture(scope="module")
 def cache(kube: Kube, namespace: str) -> Iterator[Cache]:
     """Watches of that namespace."""
-    found = Cache(kube, namespace, lambda _fleet: None).start()
+    found = Cache(kube, namespace, lambda _fleet: None, namespace).start()
     until(lambda: found.synced, "the cluster was listed", 20)
     yield found
     found.stop()

@@ -38,6 +38,7 @@ class World:
         settings = OperatorSettings(
             **{
                 "namespace": self.namespace,
+                "instance": self.namespace,
                 "lease_namespace": self.namespace,
                 "lease_name": self.lease,
                 "step_seconds": 0.3,
@@ -81,12 +82,12 @@ class World:
         def answer() -> Json | None:
             return next((each for each in self.status(name).get("requests", []) if each["id"] == request["id"]), None)
 
-        return dict(self.until(answer, f"an answer to {kind}", 20))
+        return dict(self.until(answer, f"an answer to {kind}", 60))
 
     def condition(self, name: str, kind: str) -> Json:
         return next((each for each in self.status(name).get("conditions", []) if each["type"] == kind), {})
 
-    def is_so(self, name: str, kind: str, reason: str, patience: float = 30.0) -> Json:
+    def is_so(self, name: str, kind: str, reason: str, patience: float = 120.0) -> Json:
         """Waits for a condition with this reason."""
 
         def found() -> Json | None:
@@ -135,7 +136,7 @@ class World:
     def _count(self, key: str, more: float) -> None:
         self.counts[key] = self.counts.get(key, 0.0) + more
 
-    def under(self, name: str, rate: float, holds: Callable[[], Any], what: str, patience: float = 40.0) -> Any:
+    def under(self, name: str, rate: float, holds: Callable[[], Any], what: str, patience: float = 120.0) -> Any:
         """Waits for something with traffic on: a scrape every half second, of half a second's requests."""
         end, last = time.monotonic() + patience, 0.0
         while time.monotonic() < end:
