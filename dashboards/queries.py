@@ -160,6 +160,8 @@ QUERIES: dict[str, Query] = {
         "histogram_quantile(0.95, sum by (le) (increase(trimtab_decision_after_finding_seconds_bucket[1h])))", "p95"
     ),
     "self_acts_failed": Query('sum by (fleet, action) (trimtab_fleet_decisions_total{outcome="failed"})', "{{fleet}} {{action}}"),
+    "self_operator_leads": Query("sum (trimtab_operator_leads) or vector(0)", "operators that lead"),
+    "self_operator_fleets": Query("sum (trimtab_operator_fleets) or vector(0)", "fleets followed"),
     "self_memory": Query('process_resident_memory_bytes{job="trimtab"}', "{{part}}"),
     "self_cpu": Query(f'rate(process_cpu_seconds_total{{job="trimtab"}}{RATE})', "{{part}}"),
     "self_left_out": Query("sum by (limit) (trimtab_metrics_left_out_total)", "{{limit}}"),

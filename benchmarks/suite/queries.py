@@ -303,6 +303,8 @@ def _of_trimtab() -> Iterator[Line]:
     for name in ("job_running", "heartbeat_timestamp_seconds", "checkpoint_timestamp_seconds"):
         yield f'trimtab_detect_{name}{{instance="detect:9100"}}', 1, 0
     yield 'trimtab_consumer_lag_records{group="trimtab-detectors",topic="trimtab.telemetry"}', 100, 0
+    yield "trimtab_operator_leads", 1, 0
+    yield "trimtab_operator_fleets", 4, 0
     yield 'trimtab_rejected_records{topic="trimtab.telemetry"}', 1, 0
     yield 'trimtab_metrics_left_out_total{limit="target"}', 1, 1e-6
     for le in ("0.01", "0.1", "1.0", "+Inf"):

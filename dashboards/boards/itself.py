@@ -70,9 +70,17 @@ def sections() -> Sequence[Section]:
         (
             "Autoscaler",
             [
-                lines("Step", "99th percentile from the first record to the accepted plan.", "s", "self_step_seconds", span=8),
-                lines("From finding to act", "95th percentile of the last hour.", "s", "self_act_after_seconds", span=8),
-                lines("Acts that failed", "Since the exporter's start.", "short", "self_acts_failed", span=8),
+                lines(
+                    "Operator",
+                    "On Kubernetes exactly one leads. Elsewhere there is no operator: 0.",
+                    "short",
+                    "self_operator_leads",
+                    "self_operator_fleets",
+                    span=6,
+                ),
+                lines("Step", "99th percentile from the first record to the accepted plan.", "s", "self_step_seconds", span=6),
+                lines("From finding to act", "95th percentile of the last hour.", "s", "self_act_after_seconds", span=6),
+                lines("Acts that failed", "Since the exporter's start.", "short", "self_acts_failed", span=6),
                 number(
                     "Left out of these metrics",
                     "Because a limit on labels was reached.",

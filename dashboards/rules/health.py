@@ -113,6 +113,14 @@ ALERTS: list[Alert] = [
         hold="1m",
     ),
     Alert(
+        "TrimtabOperatorLeaders",
+        "sum (trimtab_operator_leads) != 1",
+        "critical",
+        "{{ $value }} operators lead; it must be one",
+        "With none nobody looks after any fleet; with two their acts would contradict each other.",
+        hold="1m",
+    ),
+    Alert(
         "TrimtabMessagesRejected",
         "sum by (topic) (delta(trimtab_rejected_records[10m])) > 0",
         "warning",
