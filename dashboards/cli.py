@@ -104,7 +104,7 @@ def _metrics(
     from trimtab.bus import BusSettings, connect
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # what goes wrong is said in our own words
     bus = settings.load(BusSettings, config)
     bus = bus.model_copy(update={"bootstrap": kafka}) if kafka else bus
     chosen, alarm = settings.load(MetricsSettings, config), settings.load(AlarmSettings, config)
