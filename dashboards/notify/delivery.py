@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -43,7 +43,7 @@ class Sender:
     """Sends to one receiver. Not for several threads at once."""
 
     def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+        self._receiver, self._address = receiver, receiver.address
         # A redirect could carry a signed message to somebody else: it is an error, in words.
         self._client = httpx.Client(
             timeout=receiver.timeout_seconds, follow_redirects=False, verify=_trusted(receiver.ca_file), trust_env=False
@@ -57,12 +57,12 @@ class Sender:
             return Answer("again", f"the secret or token cannot be used: {_reason(error)}")
         deadline = time.monotonic() + self._receiver.timeout_seconds
         try:
-            with self._client.stream("POST", self._receiver.url, content=body, headers=headers) as response:
+            with self._client.stream("POST", self._address, content=body, headers=headers) as response:
                 return self._judge(response, _read(response, deadline))
         except httpx.TimeoutException:
             return Answer("again", f"no answer within {self._receiver.timeout_seconds:g} s")
-        except httpx.InvalidURL as error:
-            return Answer("never", f"the url is not valid: {error}")
+        except httpx.InvalidURL:
+            return Answer("never", "the url is not valid")
         except httpx.HTTPError as error:
             return Answer("again", f"{type(error).__name__}: {error}")
 
@@ -134,12 +134,12 @@ def _reason(error: Exception) -> str:
 
 
 def _shown(location: str) -> str:
-    """Where a redirect leads, without query and user: there may be tokens in them."""
+    """Whereto a redirect leads, as far as nothing in it can be a secret."""
     try:
         parts = urlsplit(location)
+        return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another path"
     except ValueError:
         return "something that is no address"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _wait(retry_after: str | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -65,7 +66,12 @@ class Receiver(BaseModel):
         "slack: Slack's incoming webhook, or with `channel` its chat.postMessage. "
         "alertmanager_api: pushes to Alertmanager, re-sent while firing."
     )
-    url: str = Field(description="Where to POST. https, or http to this machine, or anywhere with plain_http.")
+    url: str | None = Field(
+        None, description="Where to POST. https, or http to this machine, or anywhere with plain_http. Either this or url_file."
+    )
+    url_file: Path | None = Field(
+        None, description="File with the url, when it is a secret itself, as Slack's incoming webhooks are. Read at start."
+    )
     plain_http: bool = Field(False, description="Allow http to another machine: whoever is on the way can read it all.")
     secret_file: Path | None = Field(
         None, description="File with the secret that signs each delivery (whsec_… or any text). Read again for each one."
@@ -105,21 +111,28 @@ class Receiver(BaseModel):
 
     @model_validator(mode="after")
     def _sensible(self) -> Receiver:
-        parts = urlsplit(self.url)
+        for file in (self.url_file, self.secret_file, self.token_file, self.ca_file):
+            if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
+                raise ValueError(f"there is no file {file} that can be read")
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError("one of url and url_file is needed")
+        parts = urlsplit(self.address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"url must be http://… or https://…, not '{self.url}'")
+            raise ValueError("url must begin with http:// or https:// and a host")
         if parts.username or parts.password:
             raise ValueError("url must not hold a password: use token_file or secret_file")
         if parts.scheme == "http" and not self.plain_http and not _is_here(parts.hostname):
             raise ValueError("url must be https for another machine (or set plain_http: true)")
         if self.channel is not None and (self.format != "slack" or self.token_file is None):
             raise ValueError("channel is for format slack, with a token_file")
-        for file in (self.secret_file, self.token_file, self.ca_file):
-            if file is not None and not file.is_file():
-                raise ValueError(f"there is no file {file}")
         if self.template is not None:
             template.check(self.template)
         return self
+
+    @property
+    def address(self) -> str:
+        """The url, wherever it is set. Not for logs."""
+        return self.url if self.url_file is None else self.url_file.read_text(encoding="utf-8").strip()  # type: ignore[return-value]
 
 
 class NotifySettings(Section, name="notify"):

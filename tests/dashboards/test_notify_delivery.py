@@ -150,7 +150,7 @@ def test_a_redirect_is_a_dead_letter_with_words_and_is_not_followed(
     say(bus, FINDINGS, finding("f", time.time()))
     _until(lambda: logged(bus, NOTIFY_DEAD))
     (letter,) = logged(bus, NOTIFY_DEAD)
-    assert letter.reason == f"answered 307, a redirect to {elsewhere.url}: not followed; set the url to where it should go"
+    assert letter.reason == "answered 307, a redirect to http://127.0.0.1: not followed; set the url to where it should go"
     assert (letter.attempts, elsewhere.received) == (1, [])
 
 
@@ -331,6 +331,22 @@ def test_no_secret_is_ever_logged_or_shown(
     seen = caplog.text + repr(ops) + "".join(value.decode() for stored in bus.topics.values() for _, value, _ in stored)
     for hidden in ("aHVzaGh1c2g", "hushhush", "t0ps3cret", "broken"):
         assert hidden not in seen
+
+
+def test_a_url_that_is_a_secret_stays_in_its_file(
+    bus: MemoryBus, notify: Make, hook: Make, finding: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    there = hook(answers=[500, 302], headers={"location": "/services/T0/hushhush"})
+    (tmp_path / "url").write_text(f"http://127.0.0.1:{there.port}/services/T0/hushhush\n")
+    ops = Receiver(name="ops", format="slack", url_file=tmp_path / "url", retry_first_seconds=0.01)
+    notify(ops)
+    say(bus, FINDINGS, finding("f", time.time()), finding("g", time.time(), version=7))
+    there.wait(1)
+    _until(lambda: logged(bus, NOTIFY_DEAD))
+    seen = caplog.text + repr(ops) + repr(logged(bus, NOTIFY_DEAD))
+    assert "hushhush" not in seen
+    assert "a redirect to another path" in seen
 
 
 def test_tls_is_checked(hook: Make, tmp_path: Path) -> None:

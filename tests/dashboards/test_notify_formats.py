@@ -216,8 +216,10 @@ def receiver(tmp_path: Path, **fields: object) -> NotifySettings:
     ("fields", "words"),
     [
         ({"format": "pager", "url": "https://x.example"}, "format"),
-        ({"format": "slack", "url": "ftp://x.example"}, "must be http"),
+        ({"format": "slack", "url": "ftp://x.example"}, "must begin with http"),
         ({"format": "slack", "url": "http://x.example"}, "https"),
+        ({"format": "slack"}, "one of url and url_file"),
+        ({"format": "slack", "url_file": "/nowhere/url"}, "there is no file"),
         ({"format": "slack", "url": "https://me:pw@x.example"}, "must not hold a password"),
         ({"format": "slack", "url": "https://x.example", "channel": "C1"}, "token_file"),
         ({"format": "slack", "url": "https://x.example", "secret_file": "/nowhere/secret"}, "there is no file"),
