@@ -16,6 +16,7 @@ from detectors.settings import DetectSettings
 from trimtab.messages import Evidence, FindingKind, FleetSpec, PoolRole, Severity
 
 LEARNED = ("isolation_forest", "cnn_lstm")
+STRAINED = 3.0  # a scrape that takes so many times longer than usual had to wait for the machine
 REMEMBER_TICKS = 10  # a replica that died has no score now: what was said of it before still tells
 
 
@@ -38,6 +39,14 @@ class Context:
     def interval(self) -> float:
         """Seconds per tick."""
         return self.settings.interval
+
+    def starved(self, target: str) -> bool:
+        """Whether the other targets' scrapes take far longer than usual too: then it is the machine that they share.
+
+        What a sick replica does to itself does not slow the pages of gateway, traffic and GPUs.
+        """
+        others = [h.strain for h in (*self.seen.replicas, *self.seen.others) if h.target != target and h.up]
+        return bool(others) and 2 * sum(strain >= STRAINED for strain in others) >= len(others)
 
     def score(self, detector: str, target: str) -> float:
         """A detector's score of a target in this tick, NaN when it has none."""

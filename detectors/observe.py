@@ -30,6 +30,9 @@ RI = {name: i for i, name in enumerate(REPLICA)}
 PI = {name: i for i, name in enumerate(POOL)}
 LIVELY = 0.6
 GONE_TICKS = 3  # a gateway of which the collectors say nothing for so long, not even that it fails, is no target any more
+STRAIN_TICKS = 5
+_QUICK = 0.05  # seconds: what answers within this is not strained, however quick it usually is
+_USUAL_SHARE = 0.05  # how fast the usual length of a scrape follows
 _REFUSED = ("cannot connect", "refused")
 _RESETS = ("success", "failure", "request_us", "infer_us")
 
@@ -53,6 +56,8 @@ class Health(msgspec.Struct, frozen=True):
     reset: bool
     idle_before: bool
     """It served nothing in its last two good ticks."""
+    strain: float
+    """How many times longer than usual its scrapes took, at most over the last `STRAIN_TICKS`; 1.0 while that is not known."""
 
 
 class Gpu(NamedTuple):
@@ -103,6 +108,8 @@ class _Track(msgspec.Struct):
     time: float = math.nan
     values: dict[str, float] = {}
     digest: int = 0
+    usual_took: float = math.nan
+    strains: list[float] = []
 
 
 class Observer:
@@ -191,6 +198,7 @@ class Observer:
             track.error = snapshot.error or "the page was empty"
             return None
         track.ever_up, track.fails, track.error = True, 0, None
+        _feel(track, snapshot.took)
         new = read(snapshot)
         old = None if math.isnan(track.time) else Reading(track.time, track.values, track.digest)
         changed = old is None or new.digest != old.digest
@@ -222,6 +230,7 @@ class Observer:
             t.liveliness > LIVELY,
             reset,
             idle,
+            max(t.strains, default=1.0),
         )
 
     def dump(self) -> dict[str, Any]:
@@ -231,3 +240,10 @@ class Observer:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a dumped state."""
         self._tracks = {name: msgspec.convert(track, _Track) for name, track in state.items()}
+
+
+def _feel(track: _Track, took: float) -> None:
+    """Takes in how long a scrape took. A long one moves the usual length by no more than twice it would."""
+    usual = took if math.isnan(track.usual_took) else track.usual_took
+    track.strains = [*track.strains, took / max(usual, _QUICK / 2)][-STRAIN_TICKS:] if took > _QUICK else track.strains[1:]
+    track.usual_took = usual + _USUAL_SHARE * (min(took, 2 * usual) - usual)

@@ -17,6 +17,7 @@ WITNESS = 0.9  # share of arrivals answered well: the gateway says that nothing 
 MANY = 0.6  # share of replicas that are sick together: then it is not one replica's fault
 SLOW_RATIO, SURE_RATIO = 1.5, 3.0
 MIN_FAILURES = 2
+ALONE_TICKS = 4  # without a peer to compare with, a slow moment of the machine must have time to pass
 
 
 def silent_replicas(c: Context) -> list[Condition]:
@@ -108,7 +109,10 @@ def failing_replicas(c: Context) -> list[Condition]:
 
 
 def slow_replicas(c: Context) -> list[Condition]:
-    """Replicas whose inference takes much longer than their peers', or than at this load before when they have no peer."""
+    """Replicas whose inference takes much longer than their peers', or than at this load before when they have no peer.
+
+    Where the machine is starved, peers must differ more, and the past says nothing: the replica would be slow anywhere on it.
+    """
     infer, requests = c.seen.column("infer_seconds"), c.seen.column("requests")
     busy = [i for i in range(len(infer)) if requests[i] > 0 and infer[i] > 0 and not c.seen.replicas[i].fails]
     against_past = {i: _slow_for_itself(c, i, float(infer[i])) for i in busy}
@@ -120,9 +124,12 @@ def slow_replicas(c: Context) -> list[Condition]:
         h = c.seen.replicas[i]
         peers = [float(infer[j]) for j in busy if j != i and c.seen.replicas[j].version == h.version]
         score, expected, detector = math.nan, math.nan, ""
+        starved = c.starved(h.target)
         if peers and _more(c, float(infer[i]), float(np.median(peers))):
+            if starved and infer[i] < SURE_RATIO * float(np.median(peers)):
+                continue
             score, expected, detector = c.score("peers", h.target), float(np.median(peers)), "peers"
-        elif not peers and i in slow_alone and not c.is_canary(h):
+        elif not peers and not starved and i in slow_alone and not c.is_canary(h):
             expected = against_past[i] or math.nan
             score, detector = max(
                 (c.score(d, h.target), d) for d in ("history", "ensemble") if not math.isnan(c.score(d, h.target))
@@ -142,7 +149,11 @@ def slow_replicas(c: Context) -> list[Condition]:
                 threshold=c.settings.alarm,
             )
         ]
-        found.append(c.replica("replica_fault", h, "warning", score, words, evidence + c.learned(h.target), need=2))
+        found.append(
+            c.replica(
+                "replica_fault", h, "warning", score, words, evidence + c.learned(h.target), need=2 if peers else ALONE_TICKS
+            )
+        )
     return found
 
 

@@ -92,6 +92,7 @@ class World:
         self.clusters: dict[int, dict[str, Any]] = {}
         self.outage: set[str] | None = None  # targets that cannot be scraped
         self.outage_kind = "timeout"  # timeout, silence, frozen
+        self.took = 0.01  # seconds that a scrape takes
         self.kept: dict[str, dict[str, float | None]] = {}
         self.gateway_errors = 0.0
         self.scores: list[Score] = []
@@ -230,7 +231,7 @@ class World:
                     pool=r.role if r else None,  # type: ignore[arg-type]
                     version=r.version if r else None,
                     time=self.now + 0.02 * i,
-                    took=0.8 if series is None else 0.01,
+                    took=0.8 if series is None else self.took,
                     up=series is not None,
                     error=None if series is not None else error,
                     series=series or {},

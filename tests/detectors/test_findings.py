@@ -101,6 +101,18 @@ def test_a_slow_only_replica_against_its_past(
     assert named(one.run(pipeline, 10)) == {("replica_fault", "a")}
 
 
+@pytest.mark.parametrize(("starved", "expected"), [(True, set()), (False, {("replica_fault", "a")})])
+def test_a_slow_only_replica_on_a_starved_machine_is_no_fault(
+    world: Any, replica: Any, settings: Any, named: Any, starved: bool, expected: set[tuple[str, str]]
+) -> None:
+    one = world([replica("a")], rate=8.0, seed=9)
+    pipeline = Pipeline("intent", settings, None)
+    one.run(pipeline, WARM)
+    one.replicas["a"].extra = 0.3
+    one.took = 0.3 if starved else one.took  # every page comes late, not only the replica's
+    assert named(one.run(pipeline, 15)) == expected
+
+
 def test_a_replica_that_fails_requests(fleet: Any, pipeline: Pipeline, named: Any) -> None:
     fleet.run(pipeline, WARM)
     fleet.replicas["b"].failing = 0.6
