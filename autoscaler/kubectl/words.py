@@ -108,6 +108,8 @@ def about(decision: Decision) -> str:
 
 
 def _side(value: object) -> str:
+    if isinstance(value, bool):
+        return yes(value)
     if isinstance(value, dict):
         return "/".join(f"v{key}:{item}" for key, item in value.items())
     return text(value)
