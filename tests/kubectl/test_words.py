@@ -43,8 +43,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 def test_changes() -> None:
-    decision = Decision(
-        id="1", fleet="f", time=0.0, action="shift_traffic", outcome="applied", reason="",
-        from_={"weights": {"1": 100}, "size": 2, "in_traffic": True}, to={"weights": {"1": 80, "2": 20}, "replicas": 3, "size": 2, "in_traffic": False},
-    )  # fmt: skip
+    before = {"weights": {"1": 100}, "size": 2, "in_traffic": True}
+    after = {"weights": {"1": 80, "2": 20}, "replicas": 3, "size": 2, "in_traffic": False}
+    decision = Decision(id="1", fleet="f", time=0.0, action="shift_traffic", outcome="applied", reason="", from_=before, to=after)
     assert words.change(decision) == "weights v1:100 -> v1:80/v2:20, in_traffic true -> false, replicas - -> 3"
