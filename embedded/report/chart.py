@@ -8,8 +8,9 @@ from xml.etree.ElementTree import Element
 from embedded import timeline
 from embedded.recording import Recording
 from embedded.report.marks import Mark
-from embedded.report.svg import Axis, Panel, draw, el
+from embedded.report.svg import Panel, draw
 from embedded.scenario import Scenario
+from trimtab.svg import Axis, el
 
 WIDTH = 1200
 _LEFT, _RIGHT = 104, 1184

@@ -15,8 +15,9 @@ from embedded.recording import Recording, Request
 from embedded.report.chart import axis_of, chart
 from embedded.report.marks import Mark, marks
 from embedded.report.plots import client_points, panels
-from embedded.report.svg import Axis, Panel, el
+from embedded.report.svg import Panel
 from embedded.scenario import Scenario
+from trimtab.svg import Axis, el
 
 Figures = Mapping[str, float | None]
 

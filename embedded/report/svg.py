@@ -1,4 +1,4 @@
-"""A few elements of HTML and SVG, and panels of lines and bands on a shared time axis. Everything is escaped by ElementTree."""
+"""Panels of lines and bands on a shared time axis."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree.ElementTree import Element
 
+from trimtab.svg import Axis, el
+
 GAP_SECONDS = 3.5
 """A line is broken where nothing was known for longer than this: a gap in the data is a gap in the plot."""
-
-
-def el(tag: str, *children: Element | str | None, **attributes: object) -> Element:
-    """An element; ``class_="a"`` is `class`, ``stroke_width=2`` is `stroke-width`; an attribute that is None is left out."""
-    element = Element(tag, {k.rstrip("_").replace("_", "-"): _text(v) for k, v in attributes.items() if v is not None})
-    for child in children:
-        if isinstance(child, Element):
-            element.append(child)
-        elif child is not None:
-            if len(element):
-                element[-1].tail = (element[-1].tail or "") + child
-            else:
-                element.text = (element.text or "") + child
-    return element
-
-
-def _text(value: object) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -52,27 +36,6 @@ class Panel:
     height: int = 110
     limit: tuple[float, str] | None = None
     say: Callable[[float], str] = "{:.3g}".format
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The shared time axis: scenario times `start` to `end` between the pixels `left` and `right`."""
-
-    start: float
-    end: float
-    left: float
-    right: float
-
-    def x(self, time: float) -> float:
-        """The pixel of a time, kept inside the plot."""
-        share = (min(max(time, self.start), self.end) - self.start) / (self.end - self.start)
-        return self.left + share * (self.right - self.left)
-
-    def ticks(self) -> list[float]:
-        """Round times to label, six to twelve of them."""
-        step = next((s for s in (5, 10, 15, 20, 30, 60, 120, 300, 600) if (self.end - self.start) / s <= 12), 1800)
-        first = int(-(-self.start // step))
-        return [float(k * step) for k in range(first, int(self.end // step) + 1)]
 
 
 def draw(panel: Panel, axis: Axis, y: float) -> Element:

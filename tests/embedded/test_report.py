@@ -17,9 +17,10 @@ from embedded.recording import Recording, Request
 from embedded.report.chart import lanes
 from embedded.report.marks import marks
 from embedded.report.plots import client_points, nines
-from embedded.report.svg import Axis, Series, el, pieces
+from embedded.report.svg import Series, pieces
 from embedded.results import write_events, write_summary
 from trimtab.messages import Decision, Evidence, Finding, FleetState, PoolState, ReplicaState, Score
+from trimtab.svg import Axis, el
 
 ZERO = 1_700_000_000.0
 TOUR = scenarios.read(scenarios.find("tour"))
