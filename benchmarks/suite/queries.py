@@ -36,6 +36,15 @@ _BOUNDS = ("5", "10", "20", "40", "60", "90", "130", "200", "250", "300", "450",
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a panel cost: time on the clock, processor time of Prometheus, and how many series came."""
+
+    seconds: float
+    cpu_seconds: float
+    series: int
+
+
+@dataclass(frozen=True)
 class Size:
     """How much is filled in."""
 
@@ -62,7 +71,7 @@ def run(options: Options) -> Result:
         finally:
             prometheus.stop()
     slowest = max(float(row["seconds"] or 0) for row in rows)
-    known = [row for row in rows if row["without_rules"] is not None]
+    known = [row for row in rows if row["cpu_without_rules"] is not None]
     return Result(
         rows=rows,
         figures={
@@ -74,7 +83,10 @@ def run(options: Options) -> Result:
             "slowest_first_seconds": max(float(row["first"] or 0) for row in rows),
             "panels_over_1s": sum(float(row["seconds"] or 0) > 1 for row in rows),
             "empty_panels": sum(row["series"] == 0 for row in rows),
-            "slowest_without_rules_seconds": max((float(row["without_rules"] or 0) for row in known), default=None),
+            "slowest_cpu_seconds": max(float(row["cpu_seconds"] or 0) for row in rows),
+            "panels_over_1_cpu_second": sum(float(row["cpu_seconds"] or 0) > 1 for row in rows),
+            "slowest_with_rules_cpu_seconds": max((float(row["cpu_seconds"] or 0) for row in known), default=None),
+            "slowest_without_rules_cpu_seconds": max((float(row["cpu_without_rules"] or 0) for row in known), default=None),
         },
         notes=[
             f"samples are {STEP} s apart",
@@ -92,21 +104,19 @@ def _measure(prometheus: Prometheus, start: int, end: int, options: Options) -> 
             step = max(STEP, (end - start) // int(panel.get("maxDataPoints") or POINTS))
             interval = f"{max(step + STEP, 4 * STEP)}s"
             asked = [(_filled(each["expr"], interval), bool(each.get("instant"))) for each in panel["targets"]]
-            times, series = [], 0
-            for _ in range(REPEATS):
-                seconds, series = _ask(prometheus, asked, start, end, step)
-                times.append(seconds)
+            tries = [_ask(prometheus, asked, start, end, step) for _ in range(REPEATS)]
             plain = [(_unrecorded(expr, recorded), instant) for expr, instant in asked]
-            other = _ask(prometheus, plain, start, end, step)[0] if plain != asked else None
+            other = _ask(prometheus, plain, start, end, step) if plain != asked else None
             rows.append(
                 {
                     "dashboard": uid.removeprefix("trimtab-"),
                     "panel": str(panel["title"]),
                     "queries": len(asked),
-                    "series": series,
-                    "first": round(times[0], 3),
-                    "seconds": round(statistics.median(times), 3),
-                    "without_rules": None if other is None else round(other, 3),
+                    "series": tries[0].series,
+                    "first": round(tries[0].seconds, 3),
+                    "seconds": round(statistics.median(each.seconds for each in tries), 3),
+                    "cpu_seconds": round(statistics.median(each.cpu_seconds for each in tries), 3),
+                    "cpu_without_rules": None if other is None else round(other.cpu_seconds, 3),
                 }
             )
         options.say(f"{uid} measured")
@@ -117,15 +127,15 @@ def _panels(dashboard: Any) -> Iterator[Any]:
     yield from (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
-def _ask(prometheus: Prometheus, asked: Sequence[tuple[str, bool]], start: int, end: int, step: int) -> tuple[float, int]:
-    """Seconds and series of a panel's queries, one after the other."""
-    began, series = time.perf_counter(), 0
+def _ask(prometheus: Prometheus, asked: Sequence[tuple[str, bool]], start: int, end: int, step: int) -> Asked:
+    """A panel's queries, one after the other."""
+    began, cpu, series = time.perf_counter(), prometheus.cpu_seconds(), 0
     for expr, instant in asked:
         if instant:
             series += len(prometheus.get("query", query=expr, time=end - STEP)["result"])
         else:
             series += len(prometheus.get("query_range", query=expr, start=start, end=end - STEP, step=step)["result"])
-    return time.perf_counter() - began, series
+    return Asked(time.perf_counter() - began, prometheus.cpu_seconds() - cpu, series)
 
 
 def _filled(expr: str, interval: str) -> str:
