@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dashboards.notify.settings import NotifySettings
 from embedded import broker, java, ports
 from embedded.gateway_files import GatewayFiles
 from embedded.host.state import GPU_SLOTS
@@ -119,6 +120,12 @@ class Parts:
         argv = ["autoscale", "--fleet", self._fleet, "--host", self.addresses["host"]]
         argv += ["--state", str(self._folder / "autoscaler-state.json")]
         self._reader("autoscale", argv, "--metrics-port", "/metrics")
+
+    def notifier(self) -> None:
+        """Webhooks, where the settings file in the working directory names receivers."""
+        if settings.load(NotifySettings).receivers:
+            argv = ["notify", "--kafka", self.addresses["kafka"]]
+            self._reader("notify", argv, "--metrics-port", "/metrics", stop_timeout=20.0)
 
     def detectors(self) -> None:
         """The Flink job."""

@@ -100,7 +100,10 @@ class Stack:
             kafka = pool.submit(parts.kafka)
             replicas = pool.submit(self._start_replicas)
             steps = [pool.submit(parts.gateway, files), pool.submit(parts.gpus)]
-            steps += [pool.submit(self._once, kafka, step) for step in (self._send_spec, parts.detectors, parts.collector)]
+            steps += [
+                pool.submit(self._once, kafka, step)
+                for step in (self._send_spec, parts.detectors, parts.collector, parts.notifier)
+            ]
             steps += [pool.submit(self._once, kafka, self._once, replicas, parts.autoscaler)]
             steps += [pool.submit(self._once, replicas, self._export_rest)]
             try:
