@@ -111,7 +111,9 @@ def _drop(rollout: Rollout, context: Context) -> Rollout:
 
 def _reject(rollout: Rollout, context: Context) -> Rollout:
     version = rollout.judged
-    marked = rollout.rolled_back | ({version: rollout.released or context.spec_time} if version is not None else {})
+    # A spec that said the same version again while it was on trial was answered as well.
+    released = context.spec_time if context.version == version else rollout.released or context.spec_time
+    marked = rollout.rolled_back | ({version: released} if version is not None else {})
     return _drop(msgspec.structs.replace(rollout, rolled_back=marked), context)
 
 

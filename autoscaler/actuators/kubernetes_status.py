@@ -12,6 +12,10 @@ from trimtab.kube import Kube, KubeError, fleet_path
 _TRIES = 6
 
 
+class Superseded(Unavailable):
+    """What this process knows of a fleet is not the newest: it must be read again before anything is decided."""
+
+
 class StatusWriter:
     """`guard` raises `Unavailable` when this process may not act; `term` is the number of its leadership."""
 
@@ -38,7 +42,10 @@ class StatusWriter:
             except KubeError as error:
                 if error.status != 409:
                     raise
-                self._cache.fleets.put(self._kube.get(fleet_path(namespace, name)))
+                fresh = self._kube.get(fleet_path(namespace, name))
+                self._cache.fleets.put(fresh)
+                if fresh.get("status", {}).get("memory") != known.get("status", {}).get("memory"):
+                    raise Superseded(f"the memory of {namespace}/{name} was written by somebody else") from error
                 continue
             self._cache.fleets.put(answer)
             return

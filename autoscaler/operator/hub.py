@@ -62,7 +62,7 @@ class Hub:
         `heard` is called for every decision that the fleet's autoscaler has published.
         """
         with self._lock:
-            early = [record for record in self._early.pop(fleet, []) if record.time >= since - 1.0]
+            early = [record for record in self._early.get(fleet, []) if record.time >= since - 1.0]
             self._queues[fleet] = deque(early, maxlen=_QUEUE)
         return FleetBus(self, fleet, heard)
 
@@ -110,9 +110,9 @@ class Hub:
         urgent = record.topic != TELEMETRY
         with self._lock:
             queue = self._queues.get(fleet)
+            if urgent:
+                self._remember(fleet, record)  # for a fleet that is followed later, or that begins again from its memory
             if queue is None:
-                if urgent:
-                    self._remember(fleet, record)
                 return
             self.dropped += len(queue) == _QUEUE
             queue.append(record)
@@ -136,7 +136,8 @@ class SharedProducer:
         self._turn = threading.Condition()
         self._sent = self._flushed = 0
         self._flushing = False
-        self._failed: tuple[int, TrimtabError] | None = None
+        self._attempt = 0
+        self._failed: tuple[int, int, TrimtabError] | None = None
 
     def send(self, topic: str, message: Message, headers: Mapping[str, bytes] | None = None) -> int:
         """Queues a message; returns the number that `flush` waits for."""
@@ -150,14 +151,16 @@ class SharedProducer:
     def flush(self, number: int, timeout: float = 10.0) -> None:
         """Returns when everything up to `number` is acknowledged; raises `Unavailable` when it is not."""
         with self._turn:
+            began = self._attempt
             while self._flushed < number:
-                if self._failed is not None and self._failed[0] >= number:
-                    raise self._failed[1]
+                # A failure before this call says nothing about it.
+                if self._failed is not None and self._failed[0] > began and self._failed[1] >= number:
+                    raise self._failed[2]
                 if self._flushing:
                     self._turn.wait()
                     continue
                 self._flushing = True
-                self._failed = None
+                self._attempt += 1
                 self._turn.release()
                 try:
                     upto, error = self._sent, self._try(timeout)
@@ -167,7 +170,7 @@ class SharedProducer:
                 if error is None:
                     self._flushed = max(self._flushed, upto)
                 else:
-                    self._failed = (upto, error)
+                    self._failed = (self._attempt, upto, error)
                 self._turn.notify_all()
 
     def shut(self) -> None:

@@ -22,7 +22,7 @@ from autoscaler.operator.worker import Tools, Worker, created_at, forget
 from autoscaler.settings import AutoscaleSettings
 from trimtab.bus import Bus
 from trimtab.errors import SettingsError, Unavailable
-from trimtab.kube import Kube, fleet_name
+from trimtab.kube import Kube, KubeError, fleet_name, fleet_path
 
 log = logging.getLogger("trimtab.operator")
 
@@ -183,12 +183,26 @@ class Operator:
             self._over.wait(0.05)
         if self._over.is_set():
             return
+        # What the leader before wrote last may not have come by the watch yet, and memory must not be older than its acts.
+        self._read_all()
         # Those that are known begin at once; kopf tells of the rest, and of what comes and goes.
         for thing in self._cache.fleets.all():
             if "deletionTimestamp" not in thing["metadata"]:
                 self.follow(thing["metadata"]["namespace"], thing["metadata"]["name"])
         self.ready.set()
         handlers.run(self._kube, self, self._settings, self._over, self._give_up)
+
+    def _read_all(self) -> None:
+        while not self._over.is_set():
+            try:
+                for thing in self._kube.get(fleet_path(self._settings.namespace or None))["items"]:
+                    namespace, name = thing["metadata"]["namespace"], thing["metadata"]["name"]
+                    if self._cache.fleets.get(namespace, name) is not None:
+                        self._cache.fleets.put(thing)
+                return
+            except (Unavailable, KubeError) as error:
+                log.warning("the ModelFleets cannot be listed: %s", error)
+                self._over.wait(1.0)
 
     def _give_up(self, why: str) -> None:
         log.error("%s; this operator gives up its leadership", why)

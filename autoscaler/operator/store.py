@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import time
 import zlib
@@ -32,7 +31,7 @@ def unpack(text: str, fleet: str) -> Saved:
     try:
         plain = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _LONGEST_BYTES)
         saved = msgspec.json.decode(plain, type=Saved)
-    except (binascii.Error, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, zlib.error, msgspec.DecodeError) as error:
         raise ValueError(f"status.memory cannot be read: {error}") from error
     if saved.schema != STATE_SCHEMA or saved.fleet != fleet:
         raise ValueError(f"status.memory holds schema {saved.schema} of fleet '{saved.fleet}'")

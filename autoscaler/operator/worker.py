@@ -13,6 +13,7 @@ from autoscaler import measures
 from autoscaler.actuators.kubernetes import KubernetesActuator
 from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_read import Problem, seconds
+from autoscaler.actuators.kubernetes_status import Superseded
 from autoscaler.demand import estimate
 from autoscaler.loop import Autoscaler
 from autoscaler.memory import PolicyMemory
@@ -75,16 +76,20 @@ class Worker:
         self._store = StatusStore(
             tools.actuator.status, tools.cache, fleet.namespace, fleet.name, tools.settings.memory_seconds, self._along
         )
-        bus = tools.hub.attach(fleet.id, created, self._heard)
-        self._loop = Autoscaler(
-            bus, self._watched, fleet.id, settings_for(fleet.spec, tools.base), self._store, clock=tools.clock
-        )
+        self._created = created
+        self._begin(fleet)
         self._said: Decision | None = None
         self._published: FleetSpec | None = None
         self._made: tuple[object, ...] = ()
         self._tries: dict[str, float] = {}
         self._pause = tools.settings.step_seconds
         self._tidied = 0.0
+
+    def _begin(self, fleet: Fleet) -> None:
+        """From what the fleet's status remembers."""
+        settings = settings_for(fleet.spec, self._tools.base)
+        bus = self._tools.hub.attach(fleet.id, self._created, self._heard)
+        self._loop = Autoscaler(bus, self._watched, self.id, settings, self._store, clock=self._tools.clock)
 
     @property
     def memory(self) -> PolicyMemory:
@@ -108,6 +113,10 @@ class Worker:
         except SettingsError as error:
             problem = Problem("InvalidSpec", str(error))
             self._pause = _LONGEST_PAUSE_SECONDS
+        except Superseded as error:
+            log.warning("%s: %s; reading it again", self.id, error)
+            self._begin(fleet)
+            return 0.0
         except Unavailable as error:
             problem = Problem("Unavailable", str(error))
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -141,13 +150,11 @@ class Worker:
         promote = self._take_requests(fleet, now)
         withdrawn = self._withdrawn(fleet)
         meant = meaning(fleet, self.memory, now, withdrawn=withdrawn, promote=promote)
-        if meant.spec != self.memory.spec and (self._published is None or meant.spec != self._published):
+        if meant.spec != self.memory.spec and not self._on_its_way(meant.spec):
             number = tools.hub.producer().send(FLEETS, meant.spec)
             tools.hub.producer().flush(number)
             self._published = meant.spec
         decisions = self._loop.once(0.0)
-        if self.memory.spec == self._published:
-            self._published = None
         self._answer_requests(fleet, decisions, now)
         for decision in decisions:
             if decision.action == "quarantine" and decision.outcome == "applied":
@@ -156,6 +163,13 @@ class Worker:
             self._tidied = now
             tools.actuator.tidy(self.id)
         return meant
+
+    def _on_its_way(self, spec: FleetSpec) -> bool:
+        """Whether this was published and is not read back yet: again, with another time, it would be another release."""
+        sent, known = self._published, self.memory.spec
+        if sent is None or (known is not None and known.time >= sent.time and known == sent):
+            return False
+        return msgspec.structs.replace(spec, time=sent.time) == sent and (known is None or known.time <= sent.time)
 
     def _show(self, meant: Meaning | None, problem: Problem | None) -> None:
         tools, now = self._tools, self._tools.clock()

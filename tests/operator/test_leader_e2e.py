@@ -89,14 +89,14 @@ def test_an_operator_that_stops_hands_over_at_once_and_nothing_is_repeated(world
     world.spec(name, version=2, gpu={"count": 1})
     world.until(lambda: world.decisions(name, "rollback"), "rolled back")
     world.stop()
-    said = {(each.id, each.action) for each in world.decisions(name) if each.action != "hold"}
+    said = {(each.id, each.action, each.reason) for each in world.decisions(name) if each.action != "hold"}
     uid = world.deployment(f"{name}-v1")["metadata"]["uid"]
     third = world.start()
     assert third.ready.wait(60)
     time.sleep(3.0)
     # What was rolled back stays so, and no act is done or said again.
     # A decision may be told again, under its id; a new one would be an act repeated.
-    assert {(each.id, each.action) for each in world.decisions(name) if each.action != "hold"} == said
+    assert {(each.id, each.action, each.reason) for each in world.decisions(name) if each.action != "hold"} == said
     assert world.status(name).get("canaryVersion") is None and world.deployment(f"{name}-v1")["metadata"]["uid"] == uid
 
 
