@@ -18,7 +18,9 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PORTS = ("GATEWAY", "KAFKA", "PROMETHEUS", "ALERTMANAGER", "GRAFANA", "WEBHOOK")
+USUAL = {"GATEWAY": 8080, "KAFKA": 29092, "PROMETHEUS": 9090, "ALERTMANAGER": 9093, "GRAFANA": 3000, "WEBHOOK": 9095}
+START_SECONDS = 900
+"""A small machine that others use too takes its time; a healthy one needs one or two minutes."""
 T = TypeVar("T")
 
 
@@ -35,7 +37,7 @@ class System:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an instant query."""
-        answer = httpx.get(f"{self.url('PROMETHEUS')}/api/v1/query", params={"query": expression}, timeout=10)
+        answer = httpx.get(f"{self.url('PROMETHEUS')}/api/v1/query", params={"query": expression}, timeout=30)
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
 
@@ -45,7 +47,7 @@ class System:
 
     def received(self, path: str) -> list[dict[str, Any]]:
         """What the webhook receiver got on a path."""
-        got = httpx.get(self.url("WEBHOOK"), timeout=10).json()
+        got = httpx.get(self.url("WEBHOOK"), timeout=30).json()
         return [each for each in got if each["path"] == path]
 
 
@@ -85,13 +87,17 @@ def compose_command() -> list[str]:
 
 @pytest.fixture(scope="session")
 def system(compose_command: list[str]) -> Iterator[System]:
-    """Everything up and healthy, except Grafana where its image cannot be had (TRIMTAB_COMPOSE_WITHOUT=grafana)."""
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    """Everything up and healthy, except Grafana where its image cannot be had (TRIMTAB_COMPOSE_WITHOUT=grafana).
+
+    TRIMTAB_COMPOSE_PROJECT names a project that runs already, on the usual ports; it is used and left as it is.
+    """
+    running = os.environ.get("TRIMTAB_COMPOSE_PROJECT")
+    ports = USUAL if running else dict(zip(USUAL, _free_ports(len(USUAL)), strict=True))
     env = os.environ | {f"TRIMTAB_{name}_PORT": str(port) for name, port in ports.items()}
 
     def compose(*arguments: str, timeout: float = 120) -> str:
         done = subprocess.run(
-            [*compose_command, "-p", "trimtab-test", *arguments],
+            [*compose_command, "-p", running or "trimtab-test", *arguments],
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -104,19 +110,22 @@ def system(compose_command: list[str]) -> Iterator[System]:
 
     without = set(os.environ.get("TRIMTAB_COMPOSE_WITHOUT", "").split())
     services = sorted(set(compose("config", "--services").split()) - without)
+    if running:
+        yield System(compose, ports, services)
+        return
     compose("down", "-v", "--timeout", "10")
     try:
         try:
-            compose("up", "-d", "--no-build", "--pull", "never" if without else "missing", *services, timeout=600)
-            running = [service for service in services if service != "prepare"]
-            until(lambda: healthy(compose) >= set(running), f"all of {running} healthy", 240)
+            pull = "never" if without else "missing"
+            compose("up", "-d", "--no-build", "--pull", pull, *services, timeout=START_SECONDS)
+            wanted = set(services) - {"prepare"}
+            until(lambda: healthy(compose) >= wanted, f"all of {sorted(wanted)} healthy", START_SECONDS)
         except BaseException:
-            print(compose("ps", "-a"), compose("logs", "--tail", "25", timeout=60))
+            print(compose("ps", "-a"), compose("logs", "--tail", "25"))
             raise
         yield System(compose, ports, services)
     finally:
-        if not os.environ.get("TRIMTAB_COMPOSE_KEEP"):
-            compose("down", "-v", "--timeout", "20", timeout=180)
+        compose("down", "-v", "--timeout", "20", timeout=300)
 
 
 def healthy(compose: Callable[..., str]) -> set[str]:
