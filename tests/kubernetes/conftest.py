@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -57,6 +58,40 @@ def kube() -> Kube:
     )
     until(lambda: "items" in found.get(fleet_path()), "the CRD is served")
     return found
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Callable[..., str]:
+    """Runs kubectl and returns what it prints; a failure fails the test."""
+
+    def run(*arguments: str, patience: int = 120) -> str:
+        done = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, timeout=patience)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def system(kube: Kube, kubectl: Callable[..., str]) -> Iterator[None]:
+    """The whole system, up as documented (docs/kubernetes.md), and down as documented.
+
+    With `TRIMTAB_E2E_KEEP` set, one that is up already is used, and stays.
+    """
+    keep = bool(os.environ.get("TRIMTAB_E2E_KEEP"))
+    there = any(each["metadata"]["name"] == "trimtab" for each in kube.get(path_of("namespaces"))["items"])
+    if there and not keep:
+        pytest.skip("the system is installed on this cluster already: the test would take it down")
+    if not there:
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(BASE / "crd/modelfleet.yaml"))
+        kubectl("wait", "--for=condition=Established", "crd/modelfleets.trimtab.dev")
+        kubectl("apply", "-k", str(BASE.parent / "overlays/try"))
+    try:
+        yield
+    finally:
+        if not keep:
+            kubectl("delete", "modelfleets", "--all", "-n", "trimtab-demo", "--timeout=180s", patience=200)
+            kubectl("delete", "-k", str(BASE.parent / "overlays/try"), "--ignore-not-found", "--timeout=180s", patience=600)
 
 
 @pytest.fixture(scope="session")
@@ -166,10 +201,10 @@ def is_ready(pod: Json) -> bool:
 def fleet(kube: Kube, namespace: str) -> Iterator[LiveFleet]:
     """Two replicas of version 1 behind two gateways, all ready."""
     spec = {"model": "intent", "capacityPerReplica": 40, "resources": {"requests": {"cpu": "100m", "memory": "300Mi"}}}
-    # An operator that runs on this cluster leaves a fleet with this label alone.
-    metadata = {"namespace": namespace, "name": NAME, "labels": {"trimtab.dev/operator": "tests"}}
+    # An operator that runs on this cluster leaves a fleet of another instance alone.
+    metadata = {"namespace": namespace, "name": NAME, "labels": {"trimtab.dev/operator": namespace}}
     kube.create(fleet_path(namespace), {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": metadata, "spec": spec})
-    cache = Cache(kube, namespace, lambda _fleet: None).start()
+    cache = Cache(kube, namespace, lambda _fleet: None, namespace).start()
     until(lambda: cache.synced and cache.fleets.get(namespace, NAME), "the fleet is known")
     live = LiveFleet(kube, namespace, KubernetesActuator(kube, cache, Templates()))
     live.plan((1, "stable", 2, 100))
@@ -177,3 +212,9 @@ def fleet(kube: Kube, namespace: str) -> Iterator[LiveFleet]:
     live.ready(2, role="gateway")
     yield live
     cache.stop()
+
+
+@pytest.fixture(scope="session")
+def traffic_in(kube: Kube) -> Callable[[str, int, int], Traffic]:
+    """Starts traffic for a number of seconds, at a rate, to the fleet `intent` of a namespace."""
+    return lambda namespace, seconds, rate: Traffic(kube, namespace, seconds, rate)

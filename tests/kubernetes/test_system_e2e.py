@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
-DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
 FLINK = """
 import json, urllib.request
 def get(path): return json.load(urllib.request.urlopen("http://localhost:8081" + path))
@@ -21,27 +19,6 @@ jobs = get("/jobs/overview")["jobs"]
 jobs = [job for job in jobs if job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"]]
 print(json.dumps(get("/jobs/%s/checkpoints" % jobs[0]["jid"]) if jobs else None))
 """
-
-
-def kubectl(*arguments: str, patience: int = 120) -> str:
-    done = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, timeout=patience)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def system(kube: Any) -> Iterator[None]:
-    """Up as documented, and down as documented."""
-    if any(each["metadata"]["name"] == "trimtab" for each in kube.get("/api/v1/namespaces")["items"]):
-        pytest.skip("the system is installed on this cluster already: the test would take it down")
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEPLOY / "base/crd/modelfleet.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd/modelfleets.trimtab.dev")
-    kubectl("apply", "-k", str(DEPLOY / "overlays/try"))
-    try:
-        yield
-    finally:
-        kubectl("delete", "modelfleets", "--all", "-n", "trimtab-demo", "--timeout=180s", patience=200)
-        kubectl("delete", "-k", str(DEPLOY / "overlays/try"), "--ignore-not-found", "--timeout=180s", patience=600)
 
 
 def checkpoints() -> Any:
@@ -64,13 +41,13 @@ def until(holds: Any, what: str, patience: float = 300.0) -> Any:
     raise AssertionError(f"not within {patience:.0f} s: {what}")
 
 
-def test_the_documented_sequence_ends_with_a_fleet_that_serves(system: None) -> None:
+def test_the_documented_sequence_ends_with_a_fleet_that_serves(system: None, kubectl: Callable[..., str]) -> None:
     kubectl("wait", "-n", "trimtab-demo", "--for=condition=Ready", "modelfleet/intent", "--timeout=600s", patience=620)
     kubectl("rollout", "status", "-n", "trimtab", "deployment/trimtab-jobmanager", "--timeout=300s", patience=320)
     assert "True" in kubectl("get", "modelfleets", "-n", "trimtab-demo")
 
 
-def test_a_lost_task_manager_and_a_lost_job_manager_go_on_from_a_checkpoint(system: None) -> None:
+def test_a_lost_task_manager_and_a_lost_job_manager_go_on_from_a_checkpoint(system: None, kubectl: Callable[..., str]) -> None:
     until(lambda: (found := checkpoints()) and found["counts"]["completed"] > 0, "the job makes checkpoints")
     kubectl("delete", "pod", "-n", "trimtab", "-l", "app.kubernetes.io/name=trimtab-taskmanager", "--wait=false")
     until(lambda: (found := checkpoints()) and found["latest"]["restored"], "the job is restored on another TaskManager")
