@@ -8,7 +8,8 @@ PACKAGES := trimtab collectors detectors autoscaler serving_stack dashboards emb
 
 help:
 	@echo "make demo   start everything on this machine and watch Trimtab run the fleet (SCENARIO=tour SEED=7)"
-	@echo "make test   all tests: lint, types, unit tests, and those against real Kafka, Flink, Triton and Envoy"
+	@echo "make test   all tests: lint, types, unit tests, and those against real Kafka, Flink, Triton and Envoy;"
+	@echo "            with KUBECONFIG set, also those on a real cluster"
 	@echo "make check  lint, types, import directions and unit tests only (under a minute)"
 	@echo "make images the container images, by role (DOCKER=docker TAG=dev)"
 	@echo "make e2e    tests on the Kubernetes cluster of KUBECONFIG, with those images on its nodes"
@@ -45,6 +46,7 @@ docs: setup
 
 test: check
 	$(RUN) pytest -m integration
+	$(RUN) pytest -m e2e -rs
 
 # Images for Kubernetes and compose; another builder or registry: make images DOCKER=podman TAG=v1
 DOCKER ?= docker

@@ -72,7 +72,7 @@ def kubectl() -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def system(kube: Kube, kubectl: Callable[..., str]) -> Iterator[None]:
     """The whole system, up as documented (docs/kubernetes.md), and down as documented.
 
