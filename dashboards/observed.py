@@ -87,6 +87,7 @@ class Observed:
                 if not view.scores[target]:
                     del view.scores[target]
             view.open = {key: finding for key, finding in view.open.items() if finding.time >= oldest}
+            view.answered &= view.open.keys()
 
     def _view(self, fleet: str) -> FleetView | None:
         if fleet not in self.fleets:
