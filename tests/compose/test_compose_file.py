@@ -58,3 +58,25 @@ def test_no_secret_is_in_the_files() -> None:
             assert not re.search(r"whsec_[A-Za-z0-9+/]{8}|(?i:password|token|secret):\s*\S*[A-Za-z0-9]{12}", path.read_text()), (
                 path
             )
+
+
+def _arguments(service: dict[str, Any]) -> list[str]:
+    """The `trimtab` command line of a service; empty when it runs something else."""
+    begins = "trimtab-container" if service["image"].startswith("trimtab-serving") else "trimtab"
+    whole = [*service.get("entrypoint", ["tini", "--", begins]), *service.get("command", [])]
+    whole = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", word) for word in whole]
+    ours = service["image"].startswith("trimtab-") and "trimtab" in whole
+    return whole[whole.index("trimtab") + 1 :] if ours else []
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if _arguments(service)])
+def test_the_command_line_is_one_that_the_command_takes(name: str) -> None:
+    import typer
+
+    from trimtab.cli import app
+
+    first, *rest = _arguments(SERVICES[name])
+    command: Any = typer.main.get_command(app).get_command(None, first)  # type: ignore[attr-defined]
+    if rest[0] in getattr(command, "commands", ()):
+        command, rest = command.commands[rest[0]], rest[1:]
+    command.make_context(first, rest)  # raises for an option that does not exist or is missing
