@@ -168,8 +168,11 @@ class KubernetesActuator:
         found = self.fleet(fleet)
         hands = self._hands(found)
         pods, deployments = hands.others(found)
-        seen = problems([*hands.pods(found), *pods], [*hands.deployments(found).values(), *deployments])
         refusal = self._refusals.get(fleet)
+        try:
+            seen = problems([*hands.pods(found), *pods], [*hands.deployments(found).values(), *deployments])
+        except SettingsError as error:
+            return [Problem("TargetMissing", str(error))]
         return [refusal, *seen] if refusal else seen
 
     def gateways_ready(self, fleet: Fleet) -> int | None:
