@@ -55,7 +55,12 @@ def status(seen: Seen) -> Json:
 
 def changed(new: Json, old: Json) -> Json:
     """What of `new` is other than in `old`, as a merge patch."""
-    return {key: value for key, value in new.items() if old.get(key) != value}
+    return {key: value for key, value in new.items() if _said(value) != old.get(key)}
+
+
+def _said(value: Any) -> Any:
+    """Without the None that removes a field: the API does not give them back."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
 def last_decision(decision: Decision) -> Json:

@@ -208,6 +208,9 @@ def test_a_status_is_written_only_when_it_changes_and_times_stay_while_a_conditi
     fleet = seen().fleet._replace(status=first)
     again = status(seen(fleet=fleet, now=200.0))
     assert changed(again, first) == {}
+    decision = {"lastDecision": {"id": "x", "target": None}}
+    assert changed(decision, {"lastDecision": {"id": "x"}}) == {}
+    assert changed(decision, {"lastDecision": {"id": "x", "target": "p"}}) == decision
     turned = status(seen(fleet=fleet, now=200.0, gateways_ready=0))
     assert set(changed(turned, first)) == {"conditions"}
     times = {each["type"]: each["lastTransitionTime"] for each in turned["conditions"]}
