@@ -27,7 +27,7 @@ class Lease:
     """
 
     def __init__(
-        self, kube: Kube, namespace: str, name: str, identity: str, *, lease: float = 5.0, renew: float = 3.5, retry: float = 1.0
+        self, kube: Kube, namespace: str, name: str, identity: str, *, lease: float = 7.0, renew: float = 5.5, retry: float = 1.0
     ) -> None:
         self._kube, self._namespace, self._name, self._identity = kube, namespace, name, identity
         self._duration, self._renew, self._retry = lease, renew, retry

@@ -25,12 +25,10 @@ class OperatorSettings(Section, name="operator"):
     lease_name: str = Field("trimtab-operator", description="Name of the Lease that says which operator leads.")
     lease_namespace: str = Field("", description="Its namespace. Empty: the operator's own.")
     lease_seconds: float = Field(
-        5.0,
-        ge=2,
-        description="A leader that did not renew for this long is replaced. 5: takeover within 10 s, pods started anew.",
+        7.0, ge=2, description="A leader that did not renew for this long is replaced, in seconds. 7: takeover within 10 s."
     )
     renew_seconds: float = Field(
-        3.5,
+        5.5,
         ge=1,
         description="A leader that could not renew for this long acts no more, in seconds. Under lease_seconds: two never act.",
     )
