@@ -105,7 +105,7 @@ def gateway_pod(fleet: Fleet, templates: Templates) -> Json:
         ["gateway-sync", "--fleet", fleet.name, "--folder", "/gateway"],
         ports={},
         mounts=[tmp, files, account],
-        resources={"requests": {"cpu": "20m", "memory": "80Mi"}, "limits": {"memory": "200Mi"}},
+        resources={"requests": {"cpu": "50m", "memory": "80Mi"}, "limits": {"memory": "200Mi"}},
         probes={},
         templates=templates,
     )
