@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dashboards.notify.settings import NotifySettings
 from embedded import broker, java, ports
 from embedded.gateway_files import GatewayFiles
 from embedded.host.state import GPU_SLOTS
@@ -123,6 +122,8 @@ class Parts:
 
     def notifier(self) -> None:
         """Webhooks, where the settings file in the working directory names receivers."""
+        from dashboards.notify.settings import NotifySettings  # where a scenario is played on a cluster, nothing of it is there
+
         if settings.load(NotifySettings).receivers:
             argv = ["notify", "--kafka", self.addresses["kafka"]]
             self._reader("notify", argv, "--metrics-port", "/metrics", stop_timeout=20.0)
