@@ -177,7 +177,10 @@ class _Demo:
             self._recorder.note("process", words, process=event.process, event=event.kind)
 
     def _start(self) -> Recorder:
-        self._view.stage("starting Kafka, Flink, Triton, Envoy and the autoscaler")
+        local = isinstance(self._stack, Stack)
+        self._view.stage(
+            "starting Kafka, Flink, Triton, Envoy and the autoscaler" if local else "making the fleet on the cluster"
+        )
         self._stack.start()
         recorder = Recorder(self._stack.bus(), self._stack.fleet, self._folder / "records.jsonl")
         recorder.start()

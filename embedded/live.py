@@ -19,7 +19,7 @@ from embedded.recording import Note, Point, Recording
 from embedded.scenario import Scenario
 from trimtab.messages import FleetState, Score
 
-GPU_NOTE = "This machine's GPU telemetry is a replay of recorded DCGM data; everything else is measured here and now."
+GPU_NOTE = "Any GPU telemetry here is a replay of recorded DCGM data; everything else is measured here and now."
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {
     "scenario": "bold cyan",
