@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import Counter
+
 from trimtab.errors import Missing, TrimtabError, Unavailable
 
 Object = dict[str, Any]
@@ -19,6 +21,10 @@ Object = dict[str, Any]
 GROUP = "trimtab.dev"
 API_VERSION = f"{GROUP}/v1alpha1"
 MODEL_FLEETS = "modelfleets"
+
+REQUESTS = Counter(
+    "trimtab_kube_requests_total", "Requests to the Kubernetes API; code 'none': no answer came.", ["verb", "code"]
+)
 
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -123,18 +129,22 @@ class Kube:
         from kubernetes.client.exceptions import ApiException
 
         headers = {"Accept": "application/json", **({"Content-Type": kind} if body is not None else {})}
+        verb, code = "watch" if query.get("watch") else method.lower(), "none"
         given = [(key, value) for key, value in query.items() if value not in (None, "")]
         try:
             request = self._client.param_serialize(
                 method, path, query_params=given, header_params=headers, body=body, auth_settings=["BearerToken"]
             )
             answer = self._client.call_api(*request, _request_timeout=timeout).response
+            code = str(answer.status)
             if answer.status >= 400:
                 raise _refusal(answer.status, answer.read(), f"{method} {path}")
         except ApiException as error:  # TLS
             raise Unavailable(f"the Kubernetes API at {self.host} cannot be reached: {error.reason}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unavailable(f"the Kubernetes API at {self.host} does not answer: {_root(error)}") from error
+        finally:
+            REQUESTS.labels(verb, code).inc()
         return answer
 
 

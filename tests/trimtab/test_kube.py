@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from trimtab.errors import Missing, Unavailable
-from trimtab.kube import Kube, KubeError, connect, fleet_name, fleet_path, path_of
+from trimtab.kube import REQUESTS, Kube, KubeError, connect, fleet_name, fleet_path, path_of
 from trimtab.kube_watch import Watcher, _differences
 
 PODS = path_of("pods", "prod")
@@ -175,6 +175,27 @@ def test_no_cluster_is_said_in_one_sentence(tmp_path: Path, content: str | None)
 def test_an_unknown_context_is_said(server: Server, tmp_path: Path) -> None:
     with pytest.raises(Missing, match="nowhere"):
         connect(kubeconfig(tmp_path, server.server_port), "nowhere")
+
+
+def test_requests_are_counted_by_verb_and_code(kube: Kube, server: Server) -> None:
+    def counts() -> dict[tuple[str, str], float]:
+        found = [sample for metric in REQUESTS.collect() for sample in metric.samples if sample.name.endswith("_total")]
+        return {(sample.labels["verb"], sample.labels["code"]): sample.value for sample in found}
+
+    before = counts()
+    server.lists, server.watches = [{"items": []}, 404, {"items": []}], [[]]
+    kube.get(PODS)
+    with pytest.raises(KubeError):
+        kube.get(PODS)
+    kube.open("GET", PODS, {"watch": "true"}).read()
+    server.shutdown()
+    server.server_close()
+    nobody = Kube(kube.new_client(), "prod")
+    with pytest.raises(Unavailable):
+        nobody.get(PODS)
+    now = counts()
+    more = {key: value - before.get(key, 0.0) for key, value in now.items() if value != before.get(key)}
+    assert more == {("get", "200"): 1, ("get", "404"): 1, ("watch", "200"): 1, ("get", "none"): 1}
 
 
 def test_refusals_carry_code_and_words(kube: Kube, server: Server) -> None:
