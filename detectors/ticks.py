@@ -107,8 +107,10 @@ class Ticker:
         if tick in self.first:
             due = max(end, self.first[tick], self.started or now)
         else:
-            # Nobody spoke of this tick. While a backlog is read that is no silence yet, however late it is by the clock.
-            due = max(end, self.heard + self.interval)
+            # Nobody spoke of this tick. While a backlog is read that is no silence yet, however late it is by the clock: what
+            # fills it may come a moment after what follows it. But it must not hold up what follows for longer than that.
+            later = self.first[min(self.open)] if self.open else self.heard
+            due = max(end, later + self.interval)
             due = due if self.open else max(due, quiet_until)
         return tick if now >= due + self.grace else None
 

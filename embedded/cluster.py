@@ -187,7 +187,8 @@ class ClusterStack:
             # The stream changes the client that it is given, so each gets one of its own.
             run = stream(CoreV1Api(self._kube.new_client()).connect_get_namespaced_pod_exec, pod, namespace, **asked)
             run.run_forever(timeout=15)
-            said, code = run.read_all(), run.returncode
+            code = run.returncode  # first: reading what was said forgets it
+            said = run.read_all()
         except ApiException as error:
             raise Unavailable(f"{' '.join(command[:2])} in pod {pod}: {error.reason}") from error
         if code != 0:

@@ -96,6 +96,19 @@ def test_a_late_failure_counts_in_the_next_open_tick_unless_the_target_answers_t
     assert done.id == 5 and done.snapshots["b"].up and t.duplicate == 0
 
 
+def test_a_hole_beside_a_target_that_is_gone_holds_up_nothing() -> None:
+    """The collector paused for two ticks, and one target never came back: the others' ticks go on all the same."""
+    t = ticker()
+    warm(t)
+    done = []
+    for k in range(5, 15):
+        for step in range(5):  # something is heard all the time
+            done += t.offer(snap("a", k + 0.1 + step / 10), k + 0.1 + step / 10)
+            done += t.advance(k + 0.15 + step / 10)
+    assert [tick.id for tick in done] == list(range(3, 3 + len(done))) and done[-1].id >= 12
+    assert set(t.seen) == {"a"}
+
+
 def test_a_failure_of_long_ago_is_no_news() -> None:
     t = ticker()
     warm(t, 10)
