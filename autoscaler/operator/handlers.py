@@ -19,6 +19,11 @@ from trimtab.kube import Kube
 FINALIZER = "trimtab.dev/drain"
 
 
+def finalizer(instance: str) -> str:
+    """Of one operator instance: kopf takes its finalizer off objects that are not its own, and must not take another's."""
+    return f"{FINALIZER}-{instance}" if instance else FINALIZER
+
+
 class Follower(Protocol):
     """Who looks after fleets."""
 
@@ -55,7 +60,7 @@ def registry(kube: Kube, follower: Follower, chosen: OperatorSettings) -> kopf.O
         with _later():
             left = follower.drain(str(namespace), name)
         if left and runtime.total_seconds() < chosen.drain_seconds:
-            raise kopf.TemporaryError(f"{len(left)} pods drain: {', '.join(sorted(left)[:5])}", delay=1)
+            raise kopf.TemporaryError(f"{len(left)} are still there: {', '.join(sorted(left)[:5])}", delay=1)
         follower.forget(str(namespace), name)
 
     return found
@@ -88,12 +93,12 @@ def credentials(kube: Kube) -> kopf.ConnectionInfo:
     )
 
 
-def settings() -> kopf.OperatorSettings:
+def settings(instance: str) -> kopf.OperatorSettings:
     """Quiet (decisions have Events of their own), and with our names on what kopf keeps."""
     found = kopf.OperatorSettings()
     found.posting.enabled = False
     found.scanning.disabled = True  # the CRD is there: no right to list CRDs and namespaces is needed
-    found.persistence.finalizer = FINALIZER
+    found.persistence.finalizer = finalizer(instance)
     found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="trimtab.dev")
     found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="trimtab.dev", key="last-handled")
     found.watching.server_timeout = 60
@@ -109,7 +114,11 @@ def run(kube: Kube, follower: Follower, chosen: OperatorSettings, stop: threadin
 
     async def operator() -> None:
         await kopf.operator(
-            registry=registry(kube, follower, chosen), settings=settings(), standalone=True, stop_flag=stop, **scope
+            registry=registry(kube, follower, chosen),
+            settings=settings(chosen.instance),
+            standalone=True,
+            stop_flag=stop,
+            **scope,
         )
 
     try:

@@ -17,6 +17,7 @@ class OperatorSettings(Section, name="operator"):
     )
     instance: str = Field(
         "",
+        max_length=57,
         description="Only ModelFleets whose label trimtab.dev/operator has this value are looked after. Empty: only those "
         "without the label. So a newer operator can be tried on a few fleets beside the one that runs.",
     )

@@ -100,6 +100,25 @@ def test_an_operator_that_stops_hands_over_at_once_and_nothing_is_repeated(world
     assert world.status(name).get("canaryVersion") is None and world.deployment(f"{name}-v1")["metadata"]["uid"] == uid
 
 
+def test_an_operator_of_another_name_leaves_a_fleet_and_its_finalizer_alone(world: World, make_fleet: Make) -> None:
+    name = str(make_fleet()["metadata"]["name"])
+    world.ready(name)
+    mine = f"trimtab.dev/drain-{world.namespace}"
+    world.until(lambda: world.fleet(name)["metadata"].get("finalizers") == [mine], "the finalizer")
+    other = world.start(instance="another", lease_name=f"{world.lease}-another")
+    assert other.ready.wait(30)
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        assert world.fleet(name)["metadata"].get("finalizers") == [mine]
+    world.kube.delete(fleet_path(world.namespace, name))
+    world.until(lambda: not world.pods(name, role="gateway"), "its own operator drains it")
+    with contextlib.suppress(KubeError):
+        assert world.fleet(name)["metadata"]["finalizers"] == [mine]
+    _, thread, stop = world.running.pop()
+    stop.set()
+    thread.join(20)
+
+
 def test_damaged_memory_takes_over_what_runs(world: World, make_fleet: Make) -> None:
     name = str(make_fleet(replicas={"min": 2, "max": 3})["metadata"]["name"])
     world.ready(name)
