@@ -46,7 +46,7 @@ def run(bus: Bus, metrics: MetricsSettings, alarm: AlarmSettings, stop: threadin
 def _follow(bus: Bus, observed: Observed, lock: threading.Lock, stop: threading.Event) -> None:
     bus.ensure_topics()
     live = bus.consumer(LIVE, group=None, start="latest")
-    history = bus.consumer(HISTORY, group=None)
+    history = bus.consumer(HISTORY, group=None, forgotten=True)
     try:
         while not stop.is_set():
             for consumer, wait in ((history, 0.05), (live, 0.2)):

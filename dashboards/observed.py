@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from dashboards.settings import MetricsSettings
-from trimtab.messages import Decision, DetectorModel, Finding, FleetSpec, FleetState, Message, Score
+from trimtab.messages import FLEETS, Decision, DetectorModel, Finding, FleetSpec, FleetState, Forgotten, Message, Score
 
 TAILS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 """Upper bounds of one minus the score: calibrated scores fall below each of them just that often."""
@@ -53,13 +53,19 @@ class Observed:
         self.limits, self.alarm, self.started = limits, alarm, started
         self.fleets: dict[str, FleetView] = {}
         self.left_out: Counter[str] = Counter()
+        self._gone: dict[str, None] = {}  # fleets that were deleted: what is still on the way of them makes no new view
         self._known: deque[str] = deque()
         self._seen: set[str] = set()
 
     def take(self, topic: str, message: Message) -> None:
         """Learns from one message; what says nothing about a fleet is ignored."""
         fleet = getattr(message, "fleet", None)
-        if fleet is None or (view := self._view(fleet)) is None:
+        if isinstance(message, Forgotten):
+            self._gone_for_good(topic, message.fleet)
+            return
+        if isinstance(message, FleetSpec):
+            self._gone.pop(message.fleet, None)
+        if fleet is None or fleet in self._gone or (view := self._view(fleet)) is None:
             return
         view.newest[topic] = max(view.newest.get(topic, 0.0), float(getattr(message, "time", 0.0)))
         match message:
@@ -88,6 +94,16 @@ class Observed:
                     del view.scores[target]
             view.open = {key: finding for key, finding in view.open.items() if finding.time >= oldest}
             view.answered &= view.open.keys()
+
+    def _gone_for_good(self, topic: str, fleet: str) -> None:
+        if topic != FLEETS:
+            if view := self.fleets.get(fleet):
+                view.model = None
+            return
+        self.fleets.pop(fleet, None)
+        self._gone[fleet] = None
+        if len(self._gone) > _REMEMBERED:
+            del self._gone[next(iter(self._gone))]
 
     def _view(self, fleet: str) -> FleetView | None:
         if fleet not in self.fleets:

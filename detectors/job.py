@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,9 +20,11 @@ from pyflink.datastream.state import ListState, ListStateDescriptor, ValueState,
 from pyflink.table import StreamTableEnvironment
 
 from detectors import kafka_io
-from detectors.journal import Fleet, Incoming, Outgoing, read
+from detectors.journal import Fleet, Incoming, Outgoing, fleet_in, read
 from detectors.settings import DetectSettings
 from trimtab import tracing
+from trimtab.bus import COMPACTED
+from trimtab.messages import Forgotten
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ _named = msgspec.json.Decoder(_Named)
 
 def fleet_of(row: Row) -> str:
     """The fleet that a row belongs to; '' for heartbeats and for what has none and will be rejected."""
+    if row[2] is None and row[0] in COMPACTED:
+        return fleet_in(row[1])
     try:
         return _named.decode(row[2] or b"").fleet
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -88,6 +92,10 @@ class FleetProcess(KeyedProcessFunction):  # type: ignore[misc]
             yield Row(*message)
             return
         name = ctx.get_current_key()
+        if isinstance(message, Forgotten):
+            self._fleets.pop(name, None)
+            self._store.clear()
+            return
         if name not in self._fleets:
             # On a grid, so that a timer that was restored and this one are the same.
             ctx.timer_service().register_processing_time_timer(_next_on_grid(ctx.timer_service().current_processing_time()))
@@ -96,6 +104,8 @@ class FleetProcess(KeyedProcessFunction):  # type: ignore[misc]
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Time has passed for one fleet."""
+        if ctx.get_current_key() not in self._fleets and self._store.is_empty():
+            return  # it was forgotten: its time stands still
         service = ctx.timer_service()
         service.register_processing_time_timer(_next_on_grid(max(timestamp, service.current_processing_time())))
         yield from _rows(self._fleet(ctx.get_current_key()).on_time(time.time()))
@@ -118,12 +128,19 @@ class _KeyedStore:
         found = self._dump.value()
         return None if found is None else bytes(found)
 
-    def journal(self) -> Iterable[bytes]:
+    def journal(self) -> list[bytes]:
         return [bytes(entry) for entry in self._journal.get() or ()]
 
     def model(self) -> bytes | None:
         found = self._model.value()
         return None if found is None else bytes(found)
+
+    def is_empty(self) -> bool:
+        return self._dump.value() is None and not self.journal()
+
+    def clear(self) -> None:
+        for state in (self._dump, self._model, self._journal):
+            state.clear()
 
     def append(self, entry: bytes) -> None:
         self._journal.add(entry)

@@ -19,10 +19,10 @@ from detectors.models_store import Models
 from detectors.pipeline import Output, Pipeline
 from detectors.settings import DetectSettings
 from trimtab import tracing
-from trimtab.bus import rejected
+from trimtab.bus import COMPACTED, rejected
 from trimtab.codec import decode, encode
 from trimtab.errors import Missing, TrimtabError, Undecodable
-from trimtab.messages import FINDINGS, FLEETS, MODELS, SCORES, DetectorModel, FleetSpec, Message, Snapshot
+from trimtab.messages import FINDINGS, FLEETS, SCORES, DetectorModel, FleetSpec, Forgotten, Message, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +77,22 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 def read(record: Incoming) -> Message | Outgoing | None:
-    """The message in a record, or the rejected record with the reason; None for a key that was deleted from a control topic."""
-    if record.value is None and record.topic in (FLEETS, MODELS):
-        return None
+    """The message in a record, or the rejected record with the reason.
+
+    A fleet that was deleted is `Forgotten`; None for a model that was: the one in use stays.
+    """
+    if record.value is None and record.topic in COMPACTED:
+        return Forgotten(fleet=fleet_in(record.key)) if record.topic == FLEETS else None
     try:
         message = decode(record.topic, record.value or b"")
     except Undecodable as error:
         return _reject(record, str(error))
     return message if getattr(message, "fleet", "") else _reject(record, "names no fleet")
+
+
+def fleet_in(key: bytes | None) -> str:
+    """The fleet of a record that is only a key."""
+    return (key or b"").decode(errors="replace")
 
 
 def _reject(record: Incoming, reason: str) -> Outgoing:

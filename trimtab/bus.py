@@ -2,7 +2,7 @@
 
 What every bus promises (and one contract suite holds over all): a message that was flushed is not lost; records of one key
 come in the order they were sent; a group resumes after its last commit; bytes that do not decode never reach a reader but
-go to ``<topic>.rejected`` with the reason in a header, and the stream goes on.
+go to ``<topic>.rejected`` with the reason in a header, and the stream goes on; a fleet that was forgotten is neither.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pydantic import Field
 
 from trimtab.messages import FLEETS, MODELS, TOPICS, Message
 from trimtab.settings import Section
+
+COMPACTED = frozenset((FLEETS, MODELS))
+"""Topics that say the newest truth per key. A key without a value there says that its fleet is forgotten."""
 
 Start = Literal["earliest", "latest"]
 
@@ -57,6 +60,9 @@ class Producer(Protocol):
     def send(self, topic: str, message: Message, headers: Mapping[str, bytes] | None = None) -> None:
         """Queues a message under its key; returns before it is delivered."""
 
+    def forget(self, topic: str, fleet: str) -> None:
+        """Queues that a compacted topic holds nothing of this fleet any more, in order with what is sent under that key."""
+
     def flush(self, timeout: float = 10.0) -> None:
         """Returns when everything queued is acknowledged; raises `Unavailable` when it is not within `timeout` seconds."""
 
@@ -89,8 +95,13 @@ class Bus(Protocol):
     def producer(self) -> Producer:
         """A new producer."""
 
-    def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
-        """A new consumer; `start` says where to read from when the group has no commit yet (or there is no group)."""
+    def consumer(
+        self, topics: Sequence[str], *, group: str | None, start: Start = "earliest", forgotten: bool = False
+    ) -> Consumer:
+        """A new consumer; `start` says where to read from when the group has no commit yet (or there is no group).
+
+        Fleets that were forgotten are passed over, or come as `Forgotten` where that is asked for.
+        """
 
     def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
         """Everything that the topics hold at this moment, in order of time; commits nothing.
@@ -108,7 +119,7 @@ def topic_settings(settings: BusSettings) -> dict[str, dict[str, str]]:
     """Every topic and its configuration. What says the newest truth per key is compacted; everything else is kept for a time."""
     kept = {"retention.ms": str(settings.retention_seconds * 1000)}
     compacted = {"cleanup.policy": "compact"}
-    topics = {topic: compacted if topic in (FLEETS, MODELS) else kept for topic in TOPICS}
+    topics = {topic: compacted if topic in COMPACTED else kept for topic in TOPICS}
     return topics | {rejected(topic): kept for topic in TOPICS}
 
 

@@ -13,10 +13,10 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
-from trimtab.bus import BusSettings, Consumer, Producer, Record, Start, rejected, topic_settings
+from trimtab.bus import COMPACTED, BusSettings, Consumer, Producer, Record, Start, rejected, topic_settings
 from trimtab.codec import decode, encode
 from trimtab.errors import Unavailable, Undecodable
-from trimtab.messages import Message, key_of
+from trimtab.messages import Forgotten, Message, key_of
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,11 @@ class KafkaBus:
         with _translated(self._settings):
             return _KafkaProducer(self._settings)
 
-    def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
+    def consumer(
+        self, topics: Sequence[str], *, group: str | None, start: Start = "earliest", forgotten: bool = False
+    ) -> Consumer:
         with _translated(self._settings):
-            return _KafkaConsumer(self._settings, topics, group, start)
+            return _KafkaConsumer(self._settings, topics, group, start, forgotten)
 
     def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
         with _translated(self._settings):
@@ -95,6 +97,9 @@ class _KafkaProducer:
     def send(self, topic: str, message: Message, headers: Mapping[str, bytes] | None = None) -> None:
         self.send_raw(topic, key_of(message).encode(), encode(message), headers)
 
+    def forget(self, topic: str, fleet: str) -> None:
+        self.send_raw(topic, fleet.encode(), None, None)
+
     def send_raw(self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] | None) -> None:
         with _translated(self._settings):
             sent = self._producer.send(topic, key=key, value=value, headers=list((headers or {}).items()))
@@ -113,8 +118,10 @@ class _KafkaProducer:
 
 
 class _KafkaConsumer:
-    def __init__(self, settings: BusSettings, topics: Sequence[str], group: str | None, start: Start) -> None:
-        self._settings, self._group = settings, group
+    def __init__(
+        self, settings: BusSettings, topics: Sequence[str], group: str | None, start: Start, forgotten: bool = False
+    ) -> None:
+        self._settings, self._group, self._forgotten = settings, group, forgotten
         self._rejects: _KafkaProducer | None = None
         self._processed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._consumer = KafkaConsumer(
@@ -161,12 +168,20 @@ class _KafkaConsumer:
 
     def _read(self, raw: Any) -> Record | None:
         headers = dict(raw.headers)
+        if raw.value is None and raw.topic in COMPACTED:
+            return self._read_forgotten(raw, headers)
         try:
             message = decode(raw.topic, raw.value or b"")
         except Undecodable as error:
             log.warning("%s[%d]@%d rejected: %s", raw.topic, raw.partition, raw.offset, error)
             self._reject(raw, {**headers, "reason": str(error).encode()})
             return None
+        return Record(raw.topic, raw.partition, raw.offset, raw.timestamp / 1000, message, headers)
+
+    def _read_forgotten(self, raw: Any, headers: dict[str, bytes]) -> Record | None:
+        if not self._forgotten:
+            return None
+        message = Forgotten(fleet=(raw.key or b"").decode(errors="replace"))
         return Record(raw.topic, raw.partition, raw.offset, raw.timestamp / 1000, message, headers)
 
     def _reject(self, raw: Any, headers: dict[str, bytes]) -> None:

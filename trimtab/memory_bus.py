@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from trimtab.bus import BusSettings, Consumer, Producer, Record, Start, rejected, topic_settings
 from trimtab.codec import decode, encode
 from trimtab.errors import Unavailable, Undecodable
-from trimtab.messages import Message
+from trimtab.messages import Forgotten, Message
 
-Stored = tuple[float, bytes, dict[str, bytes]]
+Stored = tuple[float, bytes | Forgotten, dict[str, bytes]]
 
 
 @dataclass
@@ -33,9 +33,11 @@ class MemoryBus:
         """See `Bus`."""
         return _MemoryProducer(self)
 
-    def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
+    def consumer(
+        self, topics: Sequence[str], *, group: str | None, start: Start = "earliest", forgotten: bool = False
+    ) -> Consumer:
         """See `Bus`."""
-        return _MemoryConsumer(self, list(topics), group, start)
+        return _MemoryConsumer(self, list(topics), group, start, forgotten)
 
     def read_all(self, topics: Sequence[str], since: float | None = None, until: float | None = None) -> list[Record]:
         """See `Bus`."""
@@ -44,7 +46,7 @@ class MemoryBus:
         records = self.consumer(topics, group=None).poll(0)
         return [r for r in records if (since is None or r.time >= since) and (until is None or r.time < until)]
 
-    def append(self, topic: str, value: bytes, headers: Mapping[str, bytes] | None = None) -> None:
+    def append(self, topic: str, value: bytes | Forgotten, headers: Mapping[str, bytes] | None = None) -> None:
         """Puts raw bytes on a topic, as a foreign producer might."""
         with self.arrived:
             self.topics.setdefault(topic, []).append((time.time(), value, dict(headers or {})))
@@ -54,10 +56,16 @@ class MemoryBus:
 class _MemoryProducer:
     def __init__(self, bus: MemoryBus) -> None:
         self._bus = bus
-        self._queued: list[tuple[str, bytes, dict[str, bytes]]] = []
+        self._queued: list[tuple[str, bytes | Forgotten, dict[str, bytes]]] = []
 
     def send(self, topic: str, message: Message, headers: Mapping[str, bytes] | None = None) -> None:
-        self._queued.append((topic, encode(message), dict(headers or {})))
+        self._queue(topic, encode(message), headers)
+
+    def forget(self, topic: str, fleet: str) -> None:
+        self._queue(topic, Forgotten(fleet=fleet), None)
+
+    def _queue(self, topic: str, value: bytes | Forgotten, headers: Mapping[str, bytes] | None) -> None:
+        self._queued.append((topic, value, dict(headers or {})))
         if not self._bus.away:
             self.flush()
 
@@ -74,8 +82,8 @@ class _MemoryProducer:
 
 
 class _MemoryConsumer:
-    def __init__(self, bus: MemoryBus, topics: list[str], group: str | None, start: Start) -> None:
-        self._bus, self._group = bus, group
+    def __init__(self, bus: MemoryBus, topics: list[str], group: str | None, start: Start, forgotten: bool) -> None:
+        self._bus, self._group, self._forgotten = bus, group, forgotten
         at = {topic: len(bus.topics.get(topic, [])) if start == "latest" else 0 for topic in topics}
         self._next = {topic: bus.commits.get((group, topic), at[topic]) if group else at[topic] for topic in topics}
 
@@ -90,6 +98,10 @@ class _MemoryConsumer:
             for at, value, headers in stored:
                 offset = self._next[topic]
                 self._next[topic] += 1
+                if isinstance(value, Forgotten):
+                    if self._forgotten:
+                        records.append(Record(topic, 0, offset, at, value, headers))
+                    continue
                 try:
                     records.append(Record(topic, 0, offset, at, decode(topic, value), headers))
                 except Undecodable as error:

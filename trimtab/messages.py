@@ -267,6 +267,12 @@ class Delivery(Message, frozen=True, kw_only=True):
     update: IncidentUpdate | None = None
 
 
+class Forgotten(Message, frozen=True, kw_only=True):
+    """What a compacted topic said of a fleet no longer holds: it is deleted. Travels as a key without a value."""
+
+    fleet: str
+
+
 TELEMETRY = "trimtab.telemetry"
 SCORES = "trimtab.scores"
 FINDINGS = "trimtab.findings"

@@ -13,7 +13,7 @@ from autoscaler.keda.metadata import Trigger
 from autoscaler.settings import AutoscaleSettings
 from trimtab.bus import Bus, Consumer
 from trimtab.errors import Missing, Unavailable
-from trimtab.messages import FLEETS, TELEMETRY, FleetSpec, Snapshot
+from trimtab.messages import FLEETS, TELEMETRY, FleetSpec, Forgotten, Snapshot
 
 log = logging.getLogger("trimtab.keda")
 
@@ -69,7 +69,7 @@ class Reader:
     def _follow(self) -> None:
         specs = telemetry = None
         try:
-            specs = self._bus.consumer([FLEETS], group=None, start="earliest")
+            specs = self._bus.consumer([FLEETS], group=None, start="earliest", forgotten=True)
             telemetry = self._bus.consumer([TELEMETRY], group=None, start="latest")
             for record in self._bus.read_all([FLEETS]):
                 self._take(record.message)
@@ -88,6 +88,10 @@ class Reader:
             self._take(record.message)
 
     def _take(self, message: object) -> None:
+        if isinstance(message, Forgotten):
+            with self._lock:
+                self._fleets.pop(message.fleet, None)
+            return
         if not isinstance(message, FleetSpec | Snapshot) or (isinstance(message, Snapshot) and message.role != "gateway"):
             return
         with self._lock:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trimtab.bus import Bus, Consumer, Producer, Record, Start
 from trimtab.errors import TrimtabError, Unavailable
-from trimtab.messages import DECISIONS, FINDINGS, FLEETS, TELEMETRY, Decision, FleetSpec, Message
+from trimtab.messages import DECISIONS, FINDINGS, FLEETS, TELEMETRY, Decision, FleetSpec, Forgotten, Message
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Hub:
         pause, consumer = _PAUSE_SECONDS, None
         while not stop.is_set():
             try:
-                consumer = consumer or self._bus.consumer(topics, group=None, start=start)
+                consumer = consumer or self._bus.consumer(topics, group=None, start=start, forgotten=True)
                 for record in consumer.poll(_POLL_SECONDS):
                     self._route(record)
                 self._problems.pop(topics[0], None)
@@ -107,6 +107,10 @@ class Hub:
 
     def _route(self, record: Record) -> None:
         fleet = str(getattr(record.message, "fleet", ""))
+        if isinstance(record.message, Forgotten):
+            with self._lock:
+                self._early.pop(fleet, None)
+            return
         urgent = record.topic != TELEMETRY
         with self._lock:
             queue = self._queues.get(fleet)
@@ -145,6 +149,15 @@ class SharedProducer:
             if self._producer is None:
                 self._producer = self._bus.producer()
             self._producer.send(topic, message, headers)
+            self._sent += 1
+            return self._sent
+
+    def forget(self, topic: str, fleet: str) -> int:
+        """Queues that a topic holds nothing of this fleet any more; returns the number that `flush` waits for."""
+        with self._sending:
+            if self._producer is None:
+                self._producer = self._bus.producer()
+            self._producer.forget(topic, fleet)
             self._sent += 1
             return self._sent
 
@@ -201,7 +214,9 @@ class FleetBus:
         """See `Bus`."""
         return _FleetProducer(self._hub, self._heard)
 
-    def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
+    def consumer(
+        self, topics: Sequence[str], *, group: str | None, start: Start = "earliest", forgotten: bool = False
+    ) -> Consumer:
         """See `Bus`. Where a fleet goes on is in its memory, so there is no group."""
         return _FleetConsumer(self._hub, self._fleet)
 
@@ -220,6 +235,9 @@ class _FleetProducer:
         self._last = self._hub.producer().send(topic, message, headers)
         if topic == DECISIONS and isinstance(message, Decision):
             self._decisions.append(message)
+
+    def forget(self, topic: str, fleet: str) -> None:
+        self._last = self._hub.producer().forget(topic, fleet)
 
     def flush(self, timeout: float = 10.0) -> None:
         self._hub.producer().flush(self._last, timeout)

@@ -20,7 +20,7 @@ from autoscaler.operator.scheduler import Scheduler
 from autoscaler.operator.settings import OperatorSettings
 from autoscaler.operator.worker import Tools, Worker, created_at, forget
 from autoscaler.settings import AutoscaleSettings
-from trimtab.bus import Bus
+from trimtab.bus import COMPACTED, Bus
 from trimtab.errors import SettingsError, Unavailable
 from trimtab.kube import Kube, KubeError, fleet_name, fleet_path
 
@@ -135,13 +135,24 @@ class Operator:
         fleet_id = fleet_name(namespace, name)
         if not self._scheduler.remove(fleet_id):
             return [f"a step of {fleet_id}"]
-        if self._cache.fleets.get(namespace, name) is None:
-            return []
+        left: list[str] = []
         try:
-            return self._actuator.remove(fleet_id)
+            if self._cache.fleets.get(namespace, name) is not None:
+                left = self._actuator.remove(fleet_id)
         except SettingsError as error:
             log.warning("%s is removed without draining: %s", fleet_id, error)
-            return []
+        return left or self._withdraw(fleet_id)
+
+    def _withdraw(self, fleet_id: str) -> list[str]:
+        """Takes what the compacted topics say of the fleet back, so that who reads them anew does not take it for one that is."""
+        producer = self._hub.producer()
+        try:
+            for topic in sorted(COMPACTED):
+                producer.flush(producer.forget(topic, fleet_id))
+        except Unavailable as error:
+            log.warning("%s cannot be taken off the topics yet: %s", fleet_id, error)
+            return ["its entry on the topics"]
+        return []
 
     def forget(self, namespace: str, name: str) -> None:
         """See `handlers.Follower`."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from collectors.spool import AWAY, LOST, WAITING, Spool
-from trimtab.bus import Consumer, Producer, Start
+from trimtab.bus import Producer
 from trimtab.errors import Unavailable
 from trimtab.memory_bus import MemoryBus
 from trimtab.messages import TELEMETRY, Message, Snapshot
@@ -104,9 +104,6 @@ class Stubborn(MemoryBus):
             raise Unavailable("nobody there")
         return _Refusing(self, super().producer())
 
-    def consumer(self, topics: Sequence[str], *, group: str | None, start: Start = "earliest") -> Consumer:
-        return super().consumer(topics, group=group, start=start)
-
 
 class _Refusing:
     def __init__(self, bus: Stubborn, inner: Producer) -> None:
@@ -118,6 +115,9 @@ class _Refusing:
             self._bus.refusals -= 1
             raise Unavailable("the queue is full")
         self._inner.send(topic, message, headers)
+
+    def forget(self, topic: str, fleet: str) -> None:
+        self._inner.forget(topic, fleet)
 
     def flush(self, timeout: float = 10.0) -> None:
         self._inner.flush(timeout)

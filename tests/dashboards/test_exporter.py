@@ -31,6 +31,7 @@ from trimtab.messages import (
     Finding,
     FleetSpec,
     FleetState,
+    Forgotten,
     PoolState,
     ReplicaState,
     Score,
@@ -183,6 +184,19 @@ def test_the_alarm_is_the_detectors_own_setting(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TRIMTAB_DETECT_ALARM", "0.98")
     monkeypatch.setenv("TRIMTAB_DETECT_GRACE", "0.5")
     assert AlarmSettings().alarm == DetectSettings().alarm == 0.98
+
+
+def test_a_forgotten_fleet_shows_nothing_until_it_is_there_again(observed: Observed) -> None:
+    decision = Decision(id="d", fleet="intent", time=NOW, action="hold", outcome="applied", reason="because")
+    observed.take(FLEETS, SPEC)
+    observed.take(MODELS, Forgotten(fleet="intent"))
+    assert value(observed, "trimtab_wanted_version") == 2
+    observed.take(FLEETS, Forgotten(fleet="intent"))
+    observed.take(DECISIONS, decision)  # still on the way, or older and read from another partition later
+    assert not observed.fleets and value(observed, "trimtab_wanted_version") is None
+    observed.take(FLEETS, SPEC)
+    observed.take(DECISIONS, decision)
+    assert value(observed, "trimtab_wanted_version") == 2 and observed.fleets["intent"].decisions
 
 
 def test_the_exporter_waits_for_a_bus_that_is_away_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

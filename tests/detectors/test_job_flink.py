@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from trimtab.bus import BusSettings, Record, connect
-from trimtab.messages import FINDINGS, SCORES, TELEMETRY, Finding, Score, Snapshot
+from trimtab.messages import FINDINGS, FLEETS, SCORES, TELEMETRY, Finding, Score, Snapshot
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -255,6 +255,26 @@ def test_poison_and_snapshots_from_the_future_are_rejected_and_the_stream_goes_o
     assert b"in the future" in poison.came[future]["reason"]
     reader = Reader(job.bootstrap, SCORES)
     assert until(reader.scores, "scores after the poison")
+
+
+def test_a_forgotten_fleet_is_dropped_and_begins_anew_when_it_speaks_again(job: Job, telemetry: Telemetry) -> None:
+    reader = Reader(job.bootstrap, FINDINGS, SCORES)
+
+    def about_the_fault(state: str) -> set[str]:
+        found = [r.message for r in reader.read() if isinstance(r.message, Finding) and r.message.kind == "replica_fault"]
+        return {finding.id for finding in found if finding.state == state}
+
+    before = set(until(lambda: about_the_fault("firing"), "the finding that still holds"))
+    producer = connect(BusSettings(bootstrap=job.bootstrap)).producer()
+    producer.forget(FLEETS, "intent")
+    producer.close()
+    telemetry.down = set()
+    seen = len(reader.scores())
+    until(lambda: len(reader.scores()) > seen + 200, "scores of the fleet that began anew")
+    telemetry.down = {"intent-v1-3"}
+    until(lambda: about_the_fault("firing") - before, "the next fault is another finding")
+    assert not about_the_fault("resolved") & before  # nobody is left who knows of the first
+    assert job.healthy()
 
 
 def test_a_broker_restart_loses_nothing(job: Job, broker: Any, telemetry: Telemetry, poison: Poison) -> None:

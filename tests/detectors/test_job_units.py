@@ -24,7 +24,7 @@ from trimtab.bus import BusSettings
 from trimtab.codec import encode
 from trimtab.errors import Missing, Undecodable
 from trimtab.memory_bus import MemoryBus
-from trimtab.messages import FINDINGS, FLEETS, MODELS, SCORES, TELEMETRY, DetectorModel, FleetSpec, Snapshot
+from trimtab.messages import FINDINGS, FLEETS, MODELS, SCORES, TELEMETRY, DetectorModel, FleetSpec, Forgotten, Snapshot
 
 START = 1_700_000_000.0
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -174,7 +174,18 @@ def test_a_fleet_without_a_name_and_an_empty_record_are_rejected_but_a_deleted_k
     outgoing = read(Incoming(FLEETS, b"", nameless))
     assert isinstance(outgoing, Outgoing) and outgoing.reason == b"names no fleet"
     assert isinstance(read(Incoming(TELEMETRY, b"t", None)), Outgoing)
-    assert read(Incoming(FLEETS, b"intent", None)) is None
+    assert read(Incoming(FLEETS, b"intent", None)) == Forgotten(fleet="intent")
+    assert read(Incoming(MODELS, b"intent", None)) is None
+
+
+def test_a_record_without_a_value_goes_to_the_fleet_of_its_key() -> None:
+    from pyflink.common import Row
+
+    from detectors.job import fleet_of
+
+    assert fleet_of(Row(FLEETS, b"intent", None, None)) == "intent"
+    assert fleet_of(Row(TELEMETRY, b"intent-v1-1", None, None)) == ""  # no message: it will be rejected
+    assert fleet_of(Row("", None, None, None)) == ""
 
 
 def test_a_model_that_is_not_there_leaves_the_old_one_in_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -70,6 +70,11 @@ class Keda:
         }
         self._send(FLEETS, FleetSpec(**given))
 
+    def forget(self) -> None:
+        producer = self.bus.producer()
+        producer.forget(FLEETS, FLEET)
+        producer.close()
+
     def page(self, gateway: str = "gw-a", requests: float = 0.0, error: str | None = None, fleet: str = FLEET) -> None:
         """A scrape of a gateway to which `requests` more have come."""
         self.counters[gateway] = self.counters.get(gateway, 0.0) + requests

@@ -155,6 +155,15 @@ def test_wrong_metadata_is_refused_in_words(keda: Any, call: str, metadata: dict
     assert code == "INVALID_ARGUMENT" and words in said
 
 
+def test_a_forgotten_fleet_is_an_unknown_one(keda: Any) -> None:
+    keda.spec()
+    keda.serve(30, gw_a=60)
+    assert keda.replicas() > 0
+    keda.forget()
+    code, words = keda.refusal()
+    assert code == "NOT_FOUND" and "known fleets: none" in words
+
+
 def test_another_namespaces_fleet(keda: Any) -> None:
     keda.spec()
     keda.serve(25, gw_a=60.0)

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from world import World
 
-from trimtab.kube import KubeError, fleet_path, path_of
+from trimtab.kube import KubeError, fleet_name, fleet_path, path_of
+from trimtab.messages import FLEETS, Forgotten
 
 pytestmark = pytest.mark.e2e
 
@@ -187,6 +188,9 @@ def test_deleting_a_fleet_leaves_nothing_behind(world: World, fleet: Callable[..
         return False
 
     world.until(gone, "the fleet is gone")
+    fleet_id = fleet_name(world.namespace, name)
+    told = [each.message for each in world.bus.consumer([FLEETS], group=None, forgotten=True).poll(0)]
+    assert [each for each in told if each.fleet == fleet_id][-1] == Forgotten(fleet=fleet_id)  # type: ignore[attr-defined]
     selector = f"trimtab.dev/fleet={name}"
     kinds = [("pods", "v1"), ("services", "v1"), ("deployments", "apps/v1"), ("replicasets", "apps/v1")]
     kinds += [("poddisruptionbudgets", "policy/v1"), ("rolebindings", "rbac.authorization.k8s.io/v1"), ("serviceaccounts", "v1")]

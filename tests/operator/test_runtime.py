@@ -29,7 +29,7 @@ from autoscaler.sequential import Rate
 from autoscaler.statefile import Saved
 from trimtab.errors import Unavailable
 from trimtab.memory_bus import MemoryBus
-from trimtab.messages import FINDINGS, TELEMETRY, Decision, Finding, FleetState, PoolState, ReplicaState, Slo, Snapshot
+from trimtab.messages import FINDINGS, FLEETS, TELEMETRY, Decision, Finding, FleetState, PoolState, ReplicaState, Slo, Snapshot
 
 
 def finding(fleet: str, number: int = 0) -> Finding:
@@ -83,6 +83,23 @@ def test_a_fleet_that_was_made_anew_does_not_inherit_findings() -> None:
     hub.start(stop)
     until(lambda: hub._early.get("a"))
     assert hub.attach("a", time.time() + 10, lambda _: None).consumer([], group=None).poll(0) == []
+    stop.set()
+    hub.join()
+
+
+def test_a_fleet_that_was_forgotten_leaves_nothing_for_the_next_of_its_name() -> None:
+    bus, stop = MemoryBus(), threading.Event()
+    bus.ensure_topics()
+    producer = bus.producer()
+    producer.send(FINDINGS, finding("a", 1))
+    hub = Hub(bus, lambda *_: None)
+    hub.start(stop)
+    until(lambda: hub._early.get("a"))
+    shared = hub.producer()
+    shared.flush(shared.forget(FLEETS, "a"))
+    until(lambda: "a" not in hub._early)
+    assert hub.attach("a", 0.0, lambda _: None).consumer([], group=None).poll(0) == []
+    assert hub.problem is None
     stop.set()
     hub.join()
 
