@@ -161,7 +161,9 @@ def _triton() -> Iterator[Check]:
             Path(scratch) / "store", "intent", 1, Path(scratch) / "replica", http_port=1, metrics_port=1
         )
         advice = "Reinstall the package nvidia-pytriton 0.7.0."
-        yield _starts("triton", [replica.argv[0], "--help"], advice, env=replica.env, accepted=(0, 1))
+        yield _starts(
+            "triton", [str(triton.server_folder() / "bin" / "tritonserver"), "--help"], advice, env=replica.env, accepted=(0, 1)
+        )
 
 
 def _envoy() -> Iterator[Check]:

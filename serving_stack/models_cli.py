@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from serving_stack.export import ADAPTERS, FLOAT, default_cache, ensure_exported, export_folder, shipped
-from serving_stack.repository import versions
 from trimtab.errors import Missing
 
 
@@ -51,8 +50,8 @@ def accuracy(adapter: int | None, folder: Path | None, cache: Path | None, json_
         json_file.write_text(json.dumps({"data": "BANKING77 test", "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def show(store: Path | None, model: str) -> None:
-    """List the shipped adapters by their result cards, and the versions in a store."""
+def list_shipped() -> None:
+    """List the shipped adapters by their result cards."""
     console = Console()
     table = Table("adapter", "base", "epoch", "validation accuracy", "trained weights", "tuning")
     for number in shipped():
@@ -61,8 +60,3 @@ def show(store: Path | None, model: str) -> None:
         scores = (str(card["epoch"]), f"{card['validation_accuracy']:.2%}", f"{card['trained_parameters']:,}")
         table.add_row(str(number), card["base"], *scores, minutes)
     console.print(table)
-    if store is not None:
-        found = versions(store, model)
-        console.print(
-            f"{store}: {model} has {'versions ' + ', '.join(map(str, found)) if found else 'no version'}", soft_wrap=True
-        )

@@ -10,8 +10,11 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving_stack import repository_launch
+from serving_stack.models_settings import ModelsSettings
 from serving_stack.repository import verify
 from trimtab.errors import Missing
+from trimtab.settings import load
 
 MAX_BATCH = 16
 QUEUE_DELAY_MICROSECONDS = 2000
@@ -76,16 +79,19 @@ def replica_process(
     fault_file: Path | None = None,
     threads: int = 1,
     host: str = "127.0.0.1",
+    signatures: ModelsSettings | None = None,
 ) -> ReplicaProcess:
     """Lay out a replica's folder and say how to run it; starts nothing.
 
     `folder` belongs to this replica alone and is named like it; it gets `repository/` (links into `store`), and `backends/`.
     Without `grpc_port` there is no gRPC. `fault_file` need not exist: `serving_stack.fault.set_fault` writes it to make this one
-    replica have a fault. `host` is the address that is listened on. A version that is not whole is not refused here: the process
-    says so in its log and exits with 1.
+    replica have a fault. `host` is the address that is listened on; `signatures` says whose are believed (None: as the settings
+    say). A version that is changed, not whole, of the wrong shape or not signed as it must be is refused by the process before it
+    becomes Triton: it says why in its log and exits with 1.
     Raises `Missing` when Triton, the version's folder, or this Python's shared library is not there.
     """
     server = server_folder()
+    signatures = signatures or load(ModelsSettings)
     published = store.absolute() / model / str(version)
     if not published.is_dir():
         verify(store, model, version)  # raises, in words
@@ -105,8 +111,16 @@ def replica_process(
     (repository / "config.pbtxt").write_text(config, encoding="utf-8")
     _backends(server, folder / "backends")
     prefix = f"trimtab_{folder.name}_{http_port}_"
+    triton = _argv(server, folder, model, http_port, grpc_port, metrics_port, prefix, host)
     return ReplicaProcess(
-        argv=_argv(server, folder, published / "model.py", model, http_port, grpc_port, metrics_port, prefix, host),
+        argv=repository_launch.command(
+            store,
+            model,
+            version,
+            triton,
+            trusted_keys=signatures.trusted_keys,
+            require_signature=signatures.require_signature,
+        ),
         env=_env(server, fault_file),
         folder=folder,
         ready_url=f"http://127.0.0.1:{http_port}/v2/models/{model}/versions/{version}/ready",
@@ -161,9 +175,7 @@ def _backends(server: Path, to: Path) -> None:
     (to / "python" / "triton_python_backend_stub").symlink_to(_stub(server))
 
 
-def _argv(
-    server: Path, folder: Path, code: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str, host: str
-) -> list[str]:
+def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str, host: str) -> list[str]:
     options = {
         "id": folder.name,
         "model-repository": folder / "repository",
@@ -187,9 +199,7 @@ def _argv(
     }
     if grpc is not None:
         options |= {"grpc-address": host, "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
-    # Triton waits for ever for a version without model.py (any other missing file is refused by model.py itself).
-    start = 'test -f "$0" || { echo "broken version: $0 is missing" >&2; exit 1; }; exec "$@"'
-    argv = ["/bin/sh", "-c", start, str(code), str(server / "bin" / "tritonserver")]
+    argv = [str(server / "bin" / "tritonserver")]
     argv += [f"--{name}={value}" for name, value in options.items()]
     argv.append("--disable-auto-complete-config")
     argv.append("--metrics-config=summary_latencies=true")

@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from serving_stack.export import ensure_exported, shipped
-from serving_stack.repository import publish, verify
+from serving_stack.export import shipped
+from serving_stack.models_add import add_shipped
+from serving_stack.repository import verify
 
 MODEL = "intent"
 
@@ -16,8 +17,7 @@ def main(store: Path) -> None:
     """Export every shipped adapter and publish it as the version of its number."""
     with tempfile.TemporaryDirectory() as cache:
         for number in shipped():
-            exported = ensure_exported(number, Path(cache), lambda words: print(words, flush=True))
-            publish(store, MODEL, number, exported)
+            add_shipped(store, MODEL, number, number, cache=Path(cache), tell=lambda words: print(words, flush=True))
             verify(store, MODEL, number)
             print(f"{MODEL} version {number} is in {store}", flush=True)
 
