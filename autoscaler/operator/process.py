@@ -18,7 +18,9 @@ from autoscaler.operator.hub import Hub
 from autoscaler.operator.lease import Lease
 from autoscaler.operator.scheduler import Scheduler
 from autoscaler.operator.settings import OperatorSettings
-from autoscaler.operator.worker import Tools, Worker, created_at, forget
+from autoscaler.operator.showing import say_invalid
+from autoscaler.operator.tools import Tools
+from autoscaler.operator.worker import Worker, created_at, forget
 from autoscaler.settings import AutoscaleSettings
 from trimtab.bus import COMPACTED, Bus
 from trimtab.errors import SettingsError, Unavailable
@@ -172,7 +174,7 @@ class Operator:
         try:
             self._actuator.fleet(fleet_id)
         except SettingsError as error:
-            Worker.say_invalid(self._tools(), fleet_id, str(error))
+            say_invalid(self._tools(), fleet_id, str(error))
             return 30.0
         threading.Thread(target=self.follow, args=(namespace, name), daemon=True).start()
         return 30.0

@@ -3,68 +3,34 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from autoscaler import measures
-from autoscaler.actuators.kubernetes import KubernetesActuator
-from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_read import Problem, seconds
 from autoscaler.actuators.kubernetes_status import Superseded
 from autoscaler.demand import estimate
 from autoscaler.loop import Autoscaler
 from autoscaler.memory import PolicyMemory
-from autoscaler.operator import requests
 from autoscaler.operator.conditions import Seen
-from autoscaler.operator.events import Herald, of_condition, of_decision
+from autoscaler.operator.desk import Desk
+from autoscaler.operator.events import of_condition, of_decision
 from autoscaler.operator.fleet import Fleet
-from autoscaler.operator.hub import Hub
 from autoscaler.operator.meaning import Meaning, meaning, settings_for
 from autoscaler.operator.nodes import cordon
-from autoscaler.operator.settings import OperatorSettings
-from autoscaler.operator.status import changed, last_decision, stamp, status
+from autoscaler.operator.showing import say_invalid, show
 from autoscaler.operator.store import StatusStore
-from autoscaler.settings import AutoscaleSettings
+from autoscaler.operator.tools import Tools, Watched
 from autoscaler.statefile import Saved
 from trimtab.errors import SettingsError, Unavailable
-from trimtab.kube import Kube, KubeError
-from trimtab.messages import FINDINGS, FLEETS, Decision, FleetSpec, FleetState
+from trimtab.kube import KubeError
+from trimtab.messages import FLEETS, Decision, FleetSpec
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 30.0
 _TIDY_SECONDS = 10.0
-
-
-class Tools(NamedTuple):
-    """What all workers share."""
-
-    kube: Kube
-    cache: Cache
-    actuator: KubernetesActuator
-    hub: Hub
-    herald: Herald
-    settings: OperatorSettings
-    base: AutoscaleSettings
-    clock: Callable[[], float] = time.time
-
-
-class Watched:
-    """The actuator of one fleet that remembers what was observed, so that the status needs no second look."""
-
-    def __init__(self, actuator: KubernetesActuator) -> None:
-        self._actuator = actuator
-        self.state: FleetState | None = None
-        self.apply = actuator.apply
-
-    def observe(self, fleet: str) -> FleetState:
-        """See `Actuator`."""
-        self.state = None
-        self.state = self._actuator.observe(fleet)
-        return self.state
 
 
 class Worker:
@@ -81,7 +47,7 @@ class Worker:
         self._said: Decision | None = None
         self._published: FleetSpec | None = None
         self._made: tuple[object, ...] = ()
-        self._tries: dict[str, float] = {}
+        self._desk = Desk(tools)
         self._pause = tools.settings.step_seconds
         self._tidied = 0.0
 
@@ -103,7 +69,7 @@ class Worker:
         try:
             fleet = self._tools.actuator.fleet(self.id)
         except SettingsError as error:
-            self.say_invalid(self._tools, self.id, str(error))
+            say_invalid(self._tools, self.id, str(error))
             return _LONGEST_PAUSE_SECONDS
         except Unavailable:
             return self._tools.settings.step_seconds
@@ -147,15 +113,15 @@ class Worker:
         if not idle and (made != self._made or tools.actuator.lacking(self.id)):
             tools.actuator.refresh(self.id)
         self._made = made
-        promote = self._take_requests(fleet, now)
-        withdrawn = self._withdrawn(fleet)
+        promote = self._desk.take(fleet, self.memory, self._watched.state, now)
+        withdrawn = self._desk.withdrawn(fleet)
         meant = meaning(fleet, self.memory, now, withdrawn=withdrawn, promote=promote)
         if meant.spec != self.memory.spec and not self._on_its_way(meant.spec):
             number = tools.hub.producer().send(FLEETS, meant.spec)
             tools.hub.producer().flush(number)
             self._published = meant.spec
         decisions = self._loop.once(0.0)
-        self._answer_requests(fleet, decisions, now)
+        self._desk.answer(fleet, self.memory, decisions, now)
         for decision in decisions:
             if decision.action == "quarantine" and decision.outcome == "applied":
                 self._maybe_cordon(fleet, decision)
@@ -189,109 +155,7 @@ class Worker:
             gateways_ready=tools.actuator.gateways_ready(fleet),
             now=now,
         )
-        wanted = status(seen)
-        if self._said is not None:
-            wanted["lastDecision"] = last_decision(self._said)
-        changes = changed(wanted, fleet.status)
-        if not changes:
-            return
-        tools.actuator.status.write(fleet.namespace, fleet.name, changes)
-        self._tell_turns(fleet, fleet.status.get("conditions", []), wanted["conditions"], now)
-
-    def _tell_turns(self, fleet: Fleet, old: list[dict[str, Any]], new: list[dict[str, Any]], now: float) -> None:
-        """An Event for each condition that turned; progress is told by the decisions themselves."""
-        before = {each["type"]: (each["status"], each["reason"]) for each in old}
-        for each in new:
-            is_now = (each["status"], each["reason"])
-            if each["type"] != "Progressing" and each["type"] in before and before[each["type"]] != is_now:
-                self._tools.herald.say(of_condition(fleet, each["type"], each["status"], each["reason"], each["message"], now))
-
-    @staticmethod
-    def say_invalid(tools: Tools, fleet: str, words: str) -> None:
-        """Says of a fleet that its spec cannot be meant."""
-        namespace, _, name = fleet.partition("_")
-        thing = tools.cache.fleets.get(namespace, name)
-        if thing is None:
-            return
-        old = thing.get("status", {}).get("conditions", [])
-        kept = [each for each in old if each.get("type") not in ("Ready", "Degraded")]
-        generation = int(thing["metadata"].get("generation", 0))
-        bad = [
-            {"type": "Degraded", "status": "True", "reason": "InvalidSpec", "message": words},
-            *(each for each in old if each.get("type") == "Ready"),
-        ]
-        for each in bad:
-            was: dict[str, Any] = next(
-                (one for one in old if one.get("type") == each["type"] and one.get("status") == each["status"]), {}
-            )
-            each["lastTransitionTime"] = was.get("lastTransitionTime", stamp(tools.clock()))
-            each["observedGeneration"] = generation
-        wanted = {"conditions": [*kept, *bad], "observedGeneration": generation}
-        if changes := changed(wanted, thing.get("status", {})):
-            try:
-                tools.actuator.status.write(namespace, name, changes)
-            except (Unavailable, KubeError) as error:
-                log.info("%s: the status is not written: %s", fleet, error)
-
-    def _take_requests(self, fleet: Fleet, now: float) -> int | None:
-        """Begins to do what people ask; returns the version that they promote, if any."""
-        waiting, refused = requests.asked(fleet.annotations, fleet.status.get("requests", []))
-        self._answer(fleet, [msgspec.structs.replace(each, time=now) for each in refused])
-        promote = None
-        state = self._watched.state
-        pods = {each.name: each for pool in state.pools for each in pool.replicas} if state else {}
-        out = {name for name, each in pods.items() if each.phase == "quarantined"}
-        for request in waiting:
-            if request.id not in self._tries:
-                if state is None or self.memory.rollout.stable is None:
-                    continue  # nothing is known of the fleet yet
-                why = requests.refusal(request, self.memory, set(pods), out, now)
-                if why is not None:
-                    self._answer(fleet, [requests.Answer(request.id, request.kind, "refused", why, None, now)])
-                    continue
-                self._tries[request.id] = now
-                if request.kind == "rollback" and request.version == fleet.spec.version:
-                    self._tools.actuator.status.write(fleet.namespace, fleet.name, {"withdrawn": request.version})
-                if request.kind == "quarantine" and request.pod is not None:
-                    self._find(request, fleet, pods[request.pod].version, now, "firing")
-            if request.kind == "promote":
-                promote = request.version
-        return promote
-
-    def _answer_requests(self, fleet: Fleet, decisions: list[Decision], now: float) -> None:
-        waiting, _ = requests.asked(fleet.annotations, fleet.status.get("requests", []))
-        for request in waiting:
-            if request.id not in self._tries:
-                continue
-            answer = requests.outcome(request, self.memory, decisions, self._tries[request.id], now)
-            if answer is not None:
-                self._answer(fleet, [answer])
-                if request.kind == "quarantine" and answer.outcome != "applied":
-                    self._find(request, fleet, None, now, "resolved")  # else it would be tried again for ever
-
-    def _find(self, request: requests.Request, fleet: Fleet, version: int | None, now: float, state: Any) -> None:
-        number = self._tools.hub.producer().send(FINDINGS, requests.finding(request, fleet.id, version, now, state))
-        self._tools.hub.producer().flush(number)
-
-    def _answer(self, fleet: Fleet, answers: list[requests.Answer]) -> None:
-        if not answers:
-            return
-        new = [
-            {**{key: value for key, value in msgspec.to_builtins(each).items() if value is not None}, "time": stamp(each.time)}
-            for each in answers
-        ]
-        old = self._tools.actuator.fleet(self.id).status.get("requests", [])
-        self._tools.actuator.status.write(fleet.namespace, fleet.name, {"requests": requests.kept(old, new)})
-        for each in answers:
-            self._tries.pop(each.id, None)
-
-    def _withdrawn(self, fleet: Fleet) -> int | None:
-        """The spec's version, where a person has rolled it back; another version in the spec ends that."""
-        found = self._tools.actuator.fleet(self.id).status.get("withdrawn")
-        if found is not None and found != fleet.spec.version:
-            self._tools.actuator.status.write(fleet.namespace, fleet.name, {"withdrawn": None})
-            return None
-        return int(found) if found is not None else None
+        show(tools, seen, self._said)
 
     def _maybe_cordon(self, fleet: Fleet, decision: Decision) -> None:
         kinds = {self.memory.findings[cause].kind for cause in decision.because if cause in self.memory.findings}
