@@ -181,8 +181,9 @@ class _Demo:
         self._view.stage(
             "starting Kafka, Flink, Triton, Envoy and the autoscaler" if local else "making the fleet on the cluster"
         )
+        began = time.time()  # a cluster's topics hold what earlier fleets of this name went through
         self._stack.start()
-        recorder = Recorder(self._stack.bus(), self._stack.fleet, self._folder / "records.jsonl")
+        recorder = Recorder(self._stack.bus(), self._stack.fleet, self._folder / "records.jsonl", since=began)
         recorder.start()
         self._recorder = recorder
         self._view.attach(recorder)

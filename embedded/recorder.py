@@ -20,14 +20,14 @@ _LAST_SECONDS = 2.0
 
 
 class Recorder:
-    """A thread with a consumer of its own on all topics, from the earliest record on; it commits nothing.
+    """A thread with a consumer of its own on all topics, for the records from unix time `since` on; it commits nothing.
 
     `records.jsonl` gets one line per record: ``{"topic", "partition", "offset", "time", "message"}``: everything but
     scores, models and the telemetry of replicas and GPUs, which a replay of decisions does not read.
     """
 
-    def __init__(self, bus: Bus, spec: FleetSpec, records: Path) -> None:
-        self._bus = bus
+    def __init__(self, bus: Bus, spec: FleetSpec, records: Path, since: float = 0.0) -> None:
+        self._bus, self._since = bus, since
         self._recording = Recording(spec)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -72,7 +72,7 @@ class Recorder:
                     while True:
                         if last is None and self._stopping.is_set():
                             last = time.monotonic() + _LAST_SECONDS
-                        found = consumer.poll(_POLL_SECONDS)
+                        found = [record for record in consumer.poll(_POLL_SECONDS) if record.time >= self._since]
                         with self._lock:
                             for record in found:
                                 self._recording.add(record.message)
