@@ -49,6 +49,7 @@ class KubernetesActuator:
         self.status = StatusWriter(kube, cache, guard, term)
         self.conflicts = Conflicts()
         self._refusals: dict[str, Problem] = {}
+        self._known: dict[str, tuple[Json, Fleet]] = {}  # a step asks many times, and nothing has changed
         self._blind_since: float | None = None
 
     def fleet(self, fleet: str) -> Fleet:
@@ -59,7 +60,12 @@ class KubernetesActuator:
             if not self._cache.synced:
                 raise Unavailable("the cluster's objects are not listed yet")
             raise SettingsError(f"there is no ModelFleet {name} in namespace {namespace}")
-        return read(thing)
+        known = self._known.get(fleet)
+        if known is not None and known[0] is thing:
+            return known[1]
+        found = read(thing, known[1] if known is not None else None)
+        self._known[fleet] = (thing, found)
+        return found
 
     def observe(self, fleet: str) -> FleetState:
         """See `Actuator`."""
@@ -162,6 +168,7 @@ class KubernetesActuator:
         self._target.forget(fleet)
         self.conflicts.forget(fleet)
         self._refusals.pop(fleet, None)
+        self._known.pop(fleet, None)
 
     def problems(self, fleet: str) -> list[Problem]:
         """What keeps the fleet from being as planned."""

@@ -38,16 +38,25 @@ class Shelf:
         with self._lock:
             return list(self._objects.values())
 
-    def put(self, thing: Json) -> None:
-        """Takes an object in, unless a newer one is known: an answer to a request may be ahead of the watch, or behind it."""
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._objects)
+
+    def put(self, thing: Json) -> bool:
+        """Takes an object in, unless it or a newer one is known: an answer to a request may be ahead of the watch, or behind it.
+
+        Returns whether it was news.
+        """
         namespace, name = key = _key(thing)
         with self._lock:
             known = self._objects.get(key)
-            if known is not None and _version(known) > _version(thing) and known["metadata"]["uid"] == thing["metadata"]["uid"]:
-                return
+            same = known is not None and known["metadata"]["uid"] == thing["metadata"]["uid"]
+            if known is not None and same and _version(known) >= _version(thing) > 0:
+                return False
             self._leave(key)
             self._objects[key] = thing
             self._groups.setdefault((namespace, self._group(thing)), set()).add(name)
+        return True
 
     def drop(self, namespace: str, name: str) -> None:
         """The object is gone."""
@@ -59,8 +68,8 @@ class Shelf:
         """From a watch."""
         if kind == "DELETED":
             self.drop(*_key(thing))
-        else:
-            self.put(thing)
+        elif not self.put(thing):
+            return  # the answer to our own request, heard again
         self._changed(_key(thing)[0], self._group(thing))
 
     def _leave(self, key: Key) -> None:

@@ -59,25 +59,33 @@ class Fleet(NamedTuple):
         return {int(key.group(1)): value for key, value in found.items() if key}
 
 
-def read(thing: Object) -> Fleet:
-    """A ModelFleet from the API's JSON. Raises `SettingsError` in words when its spec cannot be meant."""
+def read(thing: Object, before: Fleet | None = None) -> Fleet:
+    """A ModelFleet from the API's JSON. Raises `SettingsError` in words when its spec cannot be meant.
+
+    `before`: what was read of it earlier; its spec is taken over while the generation, which counts specs, is the same.
+    """
     meta = thing["metadata"]
     namespace, name = str(meta["namespace"]), str(meta["name"])
     if len(fleet_name(namespace, name)) > _LONGEST:
         raise SettingsError(f"namespace and name together have more than {_LONGEST - 1} characters: choose a shorter name")
-    try:
-        spec = ModelFleetSpec.model_validate(thing.get("spec") or {})
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("spec", *first["loc"]))
-        raise SettingsError(f"{where}: {first['msg']}") from error
+    uid, generation = str(meta.get("uid", "")), int(meta.get("generation", 0))
+    same = before is not None and generation > 0 and (before.uid, before.generation) == (uid, generation)
     return Fleet(
         namespace=namespace,
         name=name,
-        uid=str(meta.get("uid", "")),
-        generation=int(meta.get("generation", 0)),
-        spec=spec,
+        uid=uid,
+        generation=generation,
+        spec=before.spec if before is not None and same else _spec(thing),
         annotations=dict(meta.get("annotations") or {}),
         status=dict(thing.get("status") or {}),
         deleting="deletionTimestamp" in meta,
     )
+
+
+def _spec(thing: Object) -> ModelFleetSpec:
+    try:
+        return ModelFleetSpec.model_validate(thing.get("spec") or {})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("spec", *first["loc"]))
+        raise SettingsError(f"{where}: {first['msg']}") from error

@@ -45,6 +45,11 @@ class OperatorSettings(Section, name="operator"):
     memory_seconds: float = Field(
         10.0, ge=0, description="How often memory that no act depends on is written to a fleet's status, in seconds."
     )
+    memory_writes_per_second: float = Field(
+        20.0,
+        gt=0,
+        description="Most of those writes of all fleets together, per second: over 200 fleets each is written less often.",
+    )
     workers: int = Field(8, ge=1, le=64, description="Threads that take steps; they mostly wait for the API server.")
     drain_seconds: float = Field(
         120.0, ge=0, description="How long a deleted fleet may take to drain before its finalizer goes, in seconds."

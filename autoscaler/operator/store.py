@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import random
 import time
 import zlib
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def unpack(text: str, fleet: str) -> Saved:
 
 
 class StatusStore:
-    """See `statefile.Store`. Written at once when an act depends on it, otherwise every `pause_seconds`.
+    """See `statefile.Store`. Written at once when an act depends on it, otherwise every `pause_seconds()`.
 
     `extra` gives further fields that go along with a write, so that what changes all the time costs no request of its own.
     """
@@ -50,7 +51,7 @@ class StatusStore:
         cache: Cache,
         namespace: str,
         name: str,
-        pause_seconds: float,
+        pause_seconds: Callable[[], float],
         extra: Callable[[Saved], dict[str, object]] = lambda _saved: {},
     ) -> None:
         self._writer, self._cache, self._pause, self._extra = writer, cache, pause_seconds, extra
@@ -73,7 +74,8 @@ class StatusStore:
             log.warning("%s: %s; what runs is taken over as it is", fleet, error)
             self.lost = str(error)
             return Saved(fleet=fleet)
-        self._written_at = time.monotonic()
+        # After a takeover all fleets begin at once, and shall not all write at once ten seconds later.
+        self._written_at = time.monotonic() - random.uniform(0.0, self._pause())
         return self._written
 
     def save(self, saved: Saved) -> None:
@@ -99,4 +101,4 @@ class StatusStore:
         decided = any(decision.id not in told for decision in saved.unpublished)
         if decided or saved.failed != before.failed or saved.memory.spec != before.memory.spec:
             return True
-        return time.monotonic() - self._written_at >= self._pause
+        return time.monotonic() - self._written_at >= self._pause()

@@ -40,7 +40,7 @@ class Worker:
         self._tools, self.id = tools, fleet.id
         self._watched = Watched(tools.actuator)
         self._store = StatusStore(
-            tools.actuator.status, tools.cache, fleet.namespace, fleet.name, tools.settings.memory_seconds, self._along
+            tools.actuator.status, tools.cache, fleet.namespace, fleet.name, self._memory_seconds, self._along
         )
         self._created = created
         self._begin(fleet)
@@ -169,6 +169,11 @@ class Worker:
             words, status_ = f"node {node} cannot be cordoned: {error}", "False"
         reason = "NodeCordoned" if status_ == "True" else "CordonFailed"
         self._tools.herald.say(of_condition(fleet, "Node", "True", reason, words, self._tools.clock()))
+
+    def _memory_seconds(self) -> float:
+        """Many fleets share the writes that no act depends on."""
+        settings = self._tools.settings
+        return max(settings.memory_seconds, len(self._tools.cache.fleets) / settings.memory_writes_per_second)
 
     def _heard(self, decision: Decision) -> None:
         self._said = decision

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaler.actuators.kubernetes_cache import Shelf
 from autoscaler.actuators.kubernetes_read import Problem
 from autoscaler.baseline import Baseline
 from autoscaler.demand import DemandMemory
@@ -23,7 +25,7 @@ from autoscaler.operator.hub import Hub, SharedProducer
 from autoscaler.operator.meaning import meaning
 from autoscaler.operator.scheduler import Scheduler
 from autoscaler.operator.status import changed, slo_word, status
-from autoscaler.operator.store import pack, unpack
+from autoscaler.operator.store import StatusStore, pack, unpack
 from autoscaler.rollout import Phase, Rollout
 from autoscaler.sequential import Rate
 from autoscaler.statefile import Saved
@@ -149,6 +151,75 @@ def test_the_scheduler_runs_a_fleet_never_twice_at_a_time_and_wakes_it() -> None
     assert runs[0] == seen
     stop.set()
     scheduler.join()
+
+
+def test_what_is_urgent_comes_before_all_that_is_due() -> None:
+    scheduler, stop, gate, order = Scheduler(1, 0.0), threading.Event(), threading.Event(), []
+
+    def step(name: str) -> float:
+        gate.wait(10)
+        order.append(name)
+        return 1000.0
+
+    for number in range(100):
+        scheduler.add(f"f{number}", lambda name=f"f{number}": step(name))  # type: ignore[misc]
+    scheduler.start(stop)
+    scheduler.wake("f77")
+    scheduler.wake("f99", True)
+    scheduler.wake("f99", True)
+    gate.set()
+    until(lambda: len(order) >= 100)
+    assert "f99" in order[:2] and sorted(set(order)) == sorted(f"f{number}" for number in range(100))
+    assert order.count("f50") == 1
+    stop.set()
+    scheduler.join()
+    scheduler.wake("f1", True)
+    assert scheduler.remove("f1")
+
+
+def test_an_object_that_is_known_is_no_news() -> None:
+    told: list[str] = []
+    shelf = Shelf(lambda thing: "g", lambda _namespace, group: told.append(group))
+
+    def pod(version: int, uid: str = "u") -> dict[str, Any]:
+        return {"metadata": {"namespace": "n", "name": "p", "uid": uid, "resourceVersion": str(version)}}
+
+    shelf.hear("ADDED", pod(1))
+    assert shelf.put(pod(5))  # the answer to a request of ours
+    for version in (4, 5):
+        shelf.hear("MODIFIED", pod(version))
+    assert told == ["g"] and shelf.get("n", "p") == pod(5) and len(shelf) == 1
+    shelf.hear("MODIFIED", pod(6))
+    shelf.hear("ADDED", pod(3, "another of this name"))
+    shelf.hear("DELETED", pod(7))
+    assert told == ["g"] * 4 and shelf.get("n", "p") is None and len(shelf) == 0
+
+
+def test_a_spec_is_read_again_only_when_its_generation_is_another() -> None:
+    thing: dict[str, Any] = {
+        "metadata": {"namespace": "n", "name": "f", "uid": "u", "generation": 1},
+        "spec": {"model": "intent", "capacityPerReplica": 40},
+    }
+    first = read(thing)
+    moved = read({**thing, "status": {"phase": "stable"}}, first)
+    assert moved.spec is first.spec and moved.status == {"phase": "stable"}
+    for meta in ({"generation": 2}, {"uid": "v"}):
+        other = read({"metadata": {**thing["metadata"], **meta}, "spec": {**thing["spec"], "version": 2}}, first)
+        assert other.spec.version == 2
+
+
+def test_memory_that_no_act_depends_on_is_written_as_often_as_many_fleets_allow() -> None:
+    written: list[dict[str, Any]] = []
+    writer, pause = SimpleNamespace(write=lambda _ns, _name, changes: written.append(changes)), [1000.0]
+    store = StatusStore(writer, SimpleNamespace(fleets={}), "n", "f", lambda: pause[0])  # type: ignore[arg-type]
+    saved = Saved(fleet="n_f")
+    store.save(saved)
+    saved = msgspec.structs.replace(saved, consumed={"t:0": 1})
+    store.save(saved)
+    assert len(written) == 1
+    pause[0] = 0.0
+    store.save(saved)
+    assert len(written) == 2
 
 
 def test_a_bug_in_one_fleet_does_not_stop_another() -> None:
