@@ -19,6 +19,7 @@ def run(
     runs: list[Path] = typer.Option(
         [], "--from", help="Folder of a finished run to read in place of playing one (tour); repeatable."
     ),
+    fleets: int = typer.Option(0, "--fleets", min=0, help="How many ModelFleets (fleets). 0: the benchmark's own number."),
 ) -> None:
     """Measures one thing beside an alternative in the same run, and prints the table.
 
@@ -38,6 +39,7 @@ def run(
         data=data,
         seeds=frame.parse_seeds(seeds),
         runs=tuple(runs),
+        fleets=fleets,
         say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
     )
     record = frame.measure(name, options)

@@ -27,13 +27,14 @@ Cell = str | float | int | None
 class Options:
     """How a benchmark is asked to run: `quick` ends within 50 s, `data` is a folder with data sets, `say` shows progress.
 
-    `seeds` and `runs` (folders of finished runs) are empty where the benchmark is to choose; only some take them.
+    `seeds`, `runs` (folders of finished runs) and `fleets` (how many): empty where the benchmark is to choose; some take them.
     """
 
     quick: bool = False
     data: Path | None = None
     seeds: tuple[int, ...] = ()
     runs: tuple[Path, ...] = ()
+    fleets: int = 0
     say: Callable[[str], None] = print
 
 
@@ -49,7 +50,7 @@ class Result:
 class Benchmark(Protocol):
     """A module of `benchmarks.suite`: its docstring says what it measures and against what.
 
-    A set `TAKES` names which of `data`, `seeds` and `runs` it understands; others are refused.
+    A set `TAKES` names which of `data`, `seeds`, `runs` and `fleets` it understands; others are refused.
     """
 
     def run(self, options: Options) -> Result:
@@ -91,7 +92,7 @@ def measure(name: str, options: Options) -> dict[str, object]:
 
 
 _MOST_SHOWN = 24
-_FLAGS = {"data": "--data", "seeds": "--seeds", "runs": "--from"}
+_FLAGS = {"data": "--data", "seeds": "--seeds", "runs": "--from", "fleets": "--fleets"}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
