@@ -5,15 +5,13 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from serving_stack.export import ADAPTERS, INT8, INTENTS, TOKENIZER, default_cache, ensure_exported, export_folder
+from serving_stack.export import ADAPTERS, default_cache, ensure_exported, export_folder
 from serving_stack.fault import Fault
 from serving_stack.repository import UNKNOWN, Origin, publish, publish_files, verify
 from serving_stack.repository_manifest import MANIFEST, is_plain, read_manifest
@@ -45,18 +43,14 @@ def add(
         raise Missing(f"{source} is no folder with a model")
     origin = _known(origin, source)
     if as_is:
-        files = _plain_files(source)
-        check_contents(source, sorted(files))
-        return publish_files(store, model, version, files, origin=origin, signer=signer)
+        return publish_files(store, model, version, _plain_files(source), origin=origin, signer=signer, check=True)
     if (source / MANIFEST).is_file():
         _verify_published(source)
-        check_contents(source, ["model.onnx", TOKENIZER, INTENTS])
-        return publish(store, model, version, source, _fault(source), origin=origin, signer=signer)
+        return publish(store, model, version, source, _fault(source), origin=origin, signer=signer, check=True)
     if (source / ADAPTER).is_file():
         check_contents(source, [ADAPTER, ADAPTER_CONFIG])
         source = export_folder(source, cache or default_cache(), tell)
-    _check_exported(source)
-    return publish(store, model, version, source, origin=origin, signer=signer)
+    return publish(store, model, version, source, origin=origin, signer=signer, check=True)
 
 
 def add_shipped(
@@ -72,9 +66,8 @@ def add_shipped(
 ) -> Path:
     """Export a shipped adapter and publish it, with its result card."""
     exported = ensure_exported(adapter, cache or default_cache(), tell)
-    _check_exported(exported)
-    origin = _known(origin, ADAPTERS / str(adapter))
-    return publish(store, model, version, exported, origin=replace(origin, made_from=f"shipped adapter {adapter}"), signer=signer)
+    origin = replace(_known(origin, ADAPTERS / str(adapter)), made_from=f"shipped adapter {adapter}")
+    return publish(store, model, version, exported, origin=origin, signer=signer, check=True)
 
 
 def _known(origin: Origin, source: Path) -> Origin:
@@ -112,16 +105,6 @@ def _base_of_adapter(source: Path) -> str | None:
         return str(json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _check_exported(exported: Path) -> None:
-    """The int8 network under the name that it is served by, beside what it is served with."""
-    if missing := next((name for name in (INT8, TOKENIZER, INTENTS) if not (exported / name).is_file()), None):
-        raise Missing(f"{exported} is not an exported model: {missing} is missing (other files are published with --as-is)")
-    with tempfile.TemporaryDirectory(prefix="trimtab-add-") as folder:
-        for name, source in (("model.onnx", INT8), (TOKENIZER, TOKENIZER), (INTENTS, INTENTS)):
-            shutil.copyfile(exported / source, Path(folder) / name)
-        check_contents(Path(folder), ["model.onnx", TOKENIZER, INTENTS])
 
 
 def _verify_published(source: Path) -> None:

@@ -34,6 +34,7 @@ from serving_stack.repository_manifest import (
     manifest_bytes,
     read_manifest,
 )
+from serving_stack.repository_shapes import check_contents
 from serving_stack.repository_signing import Signer, Trust, read_signature, signature_of
 from trimtab.errors import Missing, TrimtabError
 
@@ -65,6 +66,7 @@ def publish(
     *,
     origin: Origin = UNKNOWN,
     signer: Signer | None = None,
+    check: bool = False,
 ) -> Path:
     """Add a version made of an exported folder (`ensure_exported`) or of another published version, and return its folder.
 
@@ -82,7 +84,7 @@ def publish(
     files |= {code.name: code for code in sorted(CODE.glob("*.py"))}
     if fault is not None:
         files["fault.json"] = fault.json_text().encode()
-    return publish_files(store, model, version, files, origin=_completed(origin, before, exported), signer=signer)
+    return publish_files(store, model, version, files, origin=_completed(origin, before, exported), signer=signer, check=check)
 
 
 def publish_files(
@@ -93,21 +95,24 @@ def publish_files(
     *,
     origin: Origin,
     signer: Signer | None = None,
+    check: bool = False,
 ) -> Path:
     """Add a version made of exactly these files (name -> where to copy it from, or its content), and return its folder.
 
     The version appears whole or not at all. Publishing the same content again changes nothing; other content under a number that
     exists, or was removed, raises `TrimtabError`, as do a wrong model name or number, a file that could run code when it is
-    read, and a full disk.
+    read, and a full disk. With `check` formats and shape are checked too, on the copy, as every server does before it serves it.
     """
     _check(model, version)
-    if odd := next((name for name in files if not is_plain(name)), None):
+    if (odd := next((name for name in files if not is_plain(name)), None)) is not None:
         raise TrimtabError(f"{odd!r} is no name for a file of a version")
     if not files:
         raise TrimtabError("a version without a file is none")
     shelf = store / model
     with full_disk_in_words(store):
-        shelf.mkdir(parents=True, exist_ok=True)
+        if not shelf.is_dir():
+            shelf.mkdir(parents=True, exist_ok=True)
+            sync_folder(store)
         with locked(shelf, alone=False):  # gc takes nothing away meanwhile
             half = Path(tempfile.mkdtemp(prefix=f".{version or 'next'}-", dir=shelf))
             try:
@@ -115,6 +120,8 @@ def publish_files(
                 for name in files:
                     refuse_unsafe(half / name)
                     refuse_foreign_code(half / name)
+                if check:
+                    check_contents(half, sorted(files))
                 manifest = Manifest(
                     model=model,
                     version=version or 0,

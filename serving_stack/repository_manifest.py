@@ -71,7 +71,7 @@ def decode(content: bytes, folder: Path) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TrimtabError(f"{folder} is broken: {MANIFEST} is not readable: {error}") from error
-    if odd := next((name for name in manifest.files if not is_plain(name)), None):
+    if (odd := next((name for name in manifest.files if not is_plain(name)), None)) is not None:
         raise TrimtabError(f"{folder} is broken: {MANIFEST} is not readable: {odd!r} is no name of a file in a version")
     if manifest.sizes and manifest.sizes.keys() != manifest.files.keys():
         raise TrimtabError(f"{folder} is broken: {MANIFEST} is not readable: its sizes are not those of its files")

@@ -167,3 +167,46 @@ def gateway(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Gateway
             yield gateway
 
     return started
+
+
+@pytest.fixture
+def tiny_export(tmp_path: Path) -> Path:
+    """An exported model of three intents and ten tokens that a server would accept: a few hundred bytes, made in milliseconds."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    _write_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def write_tiny() -> Callable[..., None]:
+    """Writes such a model with another shape: `write_tiny(folder, classes=4)`."""
+    return _write_tiny
+
+
+def _write_tiny(folder: Path, *, classes: int = 3, tokens: int = 10, batch: int | str = "batch", name: str = "ids") -> None:
+    """Write `model.int8.onnx`, `tokenizer.json` and `intents.json`; the arguments change the network's shape only."""
+    import json
+
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    table = np.random.default_rng(7).normal(size=(tokens, classes)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", name], ["rows"]),
+            helper.make_node("ReduceMean", ["rows"], ["mean"], axes=[1], keepdims=0),
+            helper.make_node("Softmax", ["mean"], ["probabilities"], axis=-1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info(n, TensorProto.INT64, [batch, "tokens"]) for n in (name, "mask")],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, classes])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, folder / "model.int8.onnx")
+    Tokenizer(WordLevel({f"word{i}": i for i in range(10)}, unk_token="word0")).save(str(folder / "tokenizer.json"))
+    (folder / "intents.json").write_text(json.dumps(["one", "two", "three"]))
