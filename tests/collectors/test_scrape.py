@@ -144,6 +144,19 @@ def test_a_target_that_takes_too_long_is_given_up(serve: Any, handler: Any) -> N
     failed(snapshots[0], "timed out: no whole answer within 0.4 s", "timeout")
 
 
+def test_an_answer_that_a_stopped_process_reads_late_is_no_answer(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    get = Scraper._get
+
+    async def stopped(self: Scraper, target: Target) -> tuple[bytes, str]:
+        page = await get(self, target)
+        time.sleep(0.45)  # as SIGSTOP does: no timer runs out meanwhile
+        return page
+
+    monkeypatch.setattr(Scraper, "_get", stopped)
+    snapshots, _ = against(serve, raw(OK + b"Content-Length: 7\r\n\r\nnv_a 1\n"), settings=QUICK)
+    failed(snapshots[0], "timed out", "timeout")
+
+
 def test_nobody_listens() -> None:
     failed(asyncio.run(scrape("127.0.0.1:1"))[0], "cannot connect", "connect")
 
