@@ -91,14 +91,15 @@ class Kubelet:
                 if pod is None or _is_ready(pod):
                     continue
                 try:
-                    self._kube.patch(path_of("pods", self._namespace, name, sub="status"), self._running(pod))
+                    self._kube.patch(path_of("pods", self._namespace, name, sub="status"), self.running(pod))
                 except KubeError:
                     continue  # it is gone
                 except Unavailable:
                     self._stop.wait(1.0)
                     self._work.put(name)
 
-    def _running(self, pod: Object) -> Object:
+    def running(self, pod: Object) -> Object:
+        """The status of a pod that runs and is ready, with an address of its own."""
         number, now = next(self._numbers), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         address = f"100.64.{number >> 8}.{number & 255}"  # carrier-grade NAT space: nobody's pods
         true = [
