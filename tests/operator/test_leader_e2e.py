@@ -10,20 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
+from rights import RBAC, gateway_role, limited
 from world import World
 
 from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_status import StatusWriter
 from autoscaler.operator.process import Operator
 from trimtab.errors import Unavailable
-from trimtab.kube import Kube, KubeError, connect, fleet_name, fleet_path, path_of
+from trimtab.kube import Kube, KubeError, fleet_name, fleet_path, path_of
 
 pytestmark = pytest.mark.e2e
 
 Json = dict[str, Any]
 Make = Callable[..., Json]
-RBAC = "rbac.authorization.k8s.io/v1"
 
 
 @contextlib.contextmanager
@@ -129,46 +128,6 @@ def test_damaged_memory_takes_over_what_runs(world: World, make_fleet: Make) -> 
     assert world.start().ready.wait(60)
     world.until(lambda: len(world.status(name).get("memory", "")) > 100, "memory is written anew")
     assert pods <= {pod["metadata"]["name"] for pod in world.pods(name)}
-
-
-def rules() -> list[Json]:
-    from pathlib import Path
-
-    file = Path(__file__).parents[2] / "deploy/kubernetes/base/operator/rbac.yaml"
-    found = [each for each in yaml.safe_load_all(file.read_text()) if each["kind"] == "ClusterRole"]
-    return list(found[0]["rules"])
-
-
-def limited(kube: Kube, namespace: str) -> Kube:
-    """An account with the operator's rights in this namespace and no others."""
-    subject = {"kind": "ServiceAccount", "name": "op", "namespace": namespace}
-    meta = {"name": "op", "namespace": namespace}
-    lease = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
-    kube.create(path_of("serviceaccounts", namespace), {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
-    role = {"apiVersion": RBAC, "kind": "Role", "metadata": meta, "rules": [*rules(), lease]}
-    kube.create(path_of("roles", namespace, api=RBAC), role)
-    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "op"}
-    kube.create(
-        path_of("rolebindings", namespace, api=RBAC),
-        {"apiVersion": RBAC, "kind": "RoleBinding", "metadata": meta, "roleRef": ref, "subjects": [subject]},
-    )
-    token = kube.create(
-        path_of("serviceaccounts", namespace, "op", sub="token"),
-        {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}},
-    )
-    found = connect()
-    found.configuration.api_key = {"BearerToken": token["status"]["token"]}
-    found.configuration.api_key_prefix = {"BearerToken": "Bearer"}
-    found.configuration.refresh_api_key_hook = None
-    return found
-
-
-def gateway_role(kube: Kube) -> None:
-    from pathlib import Path
-
-    file = Path(__file__).parents[2] / "deploy/kubernetes/base/gateway-role.yaml"
-    role = yaml.safe_load(file.read_text())
-    kube.apply(path_of("clusterroles", None, role["metadata"]["name"], api=RBAC), role, manager="trimtab-install")
 
 
 def test_the_shipped_rights_suffice_and_losing_one_is_said(world: World, make_fleet: Make, kube: Kube, namespace: str) -> None:

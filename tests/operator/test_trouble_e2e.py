@@ -137,6 +137,31 @@ def test_a_hand_is_mended_and_a_foreign_autoscaler_is_reported_and_not_fought(wo
     world.until(lambda: replicas() == 3, "a plan of its own is applied all the same")
 
 
+def test_a_real_autoscaler_on_the_same_deployment_is_reported_and_not_fought(
+    world: World, make_fleet: Make, kube: Kube, namespace: str
+) -> None:
+    name = name_of(make_fleet(replicas={"min": 1, "max": 4}))
+    world.ready(name)
+    # A number of its own without any metrics: below its minReplicas an HPA scales at once.
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{name}-v1"}
+    spec = {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5}
+    meta = {"name": name, "namespace": namespace}
+    hpa = path_of("horizontalpodautoscalers", namespace, api="autoscaling/v2")
+    kube.create(hpa, {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": meta, "spec": spec})
+    try:
+        said = world.is_so(name, "ScalingConflict", "ForeignScaler")
+        assert "set version 1 to 3 replicas, planned are 1" in said["message"]
+        assert world.until(lambda: world.events(name).get("ForeignScaler"), "an Event")["type"] == "Warning"
+        # It is corrected once, sets its number again at its next look, and then has it: no tug-of-war.
+        world.until(lambda: world.events(name) and len(world.pods(name)) == 3, "the HPA's number stays", 60)
+        assert world.condition(name, "Ready")["status"] == "True"
+    finally:
+        kube.delete(f"{hpa}/{name}")
+    world.until(
+        lambda: world.deployment(f"{name}-v1")["spec"]["replicas"] == 1, "without the HPA it is as planned in a minute", 150
+    )
+
+
 def test_a_namespace_that_does_not_know_the_time_zone_is_told(world: World, make_fleet: Make) -> None:
     name = name_of(make_fleet(freezes=[{"timeZone": "Atlantis/Capital"}]))
     assert "Atlantis/Capital" in world.is_so(name, "Degraded", "InvalidSpec")["message"]
