@@ -83,7 +83,8 @@ def replica_process(
 ) -> ReplicaProcess:
     """Lay out a replica's folder and say how to run it; starts nothing.
 
-    `folder` belongs to this replica alone and is named like it; it gets `repository/` (links into `store`), and `backends/`.
+    `folder` belongs to this replica alone and is named like it; it gets `repository/` (links to the version's files),
+    and `backends/`.
     Without `grpc_port` there is no gRPC. `fault_file` need not exist: `serving_stack.fault.set_fault` writes it to make this one
     replica have a fault. `host` is the address that is listened on; `signatures` says whose are believed (None: as the settings
     say). A version that is changed, not whole, of the wrong shape or not signed as it must be is refused by the process before it
@@ -99,7 +100,7 @@ def replica_process(
     repository = folder / "repository" / model
     shutil.rmtree(folder / "repository", ignore_errors=True)
     repository.mkdir(parents=True)
-    (repository / str(version)).symlink_to(published)
+    _link(published, repository / str(version))
     config = _CONFIG.format(
         model=model,
         version=version,
@@ -129,6 +130,14 @@ def replica_process(
         exit_timeout=EXIT_TIMEOUT_SECONDS,
         shm_prefix=prefix,
     )
+
+
+def _link(published: Path, to: Path) -> None:
+    """Links to a version's own files, in a folder of the replica's own: Python's caches come here, not into the store."""
+    to.mkdir()
+    for file in published.iterdir():
+        if not file.is_dir():
+            (to / file.name).symlink_to(file)
 
 
 def server_folder() -> Path:

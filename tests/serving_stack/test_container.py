@@ -29,7 +29,7 @@ def test_a_version_of_the_store_is_served_on_all_addresses(store: Path, tmp_path
     process = prepare(store, "intent", 2, "", tmp_path / "work" / "pod")
     assert "--http-address=0.0.0.0" in process.argv
     assert "--metrics-address=0.0.0.0" in process.argv
-    assert (process.folder / "repository/intent/2").resolve() == store / "intent" / "2"
+    assert (process.folder / "repository/intent/2/model.onnx").resolve() == store / "intent" / "2" / "model.onnx"
 
 
 def test_a_version_that_does_not_exist_is_refused_in_words(store: Path, tmp_path: Path) -> None:

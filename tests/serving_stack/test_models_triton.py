@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from serving_stack.models_add import add_shipped
 from serving_stack.models_settings import ModelsSettings
+from serving_stack.repository import verify
 from serving_stack.repository_gc import remove
 from serving_stack.repository_signing import signer
 from serving_stack.triton import replica_process
@@ -100,6 +101,7 @@ def test_an_intact_version_is_served_and_is_in_use_meanwhile(shop, tmp_path):
         process.terminate()
         process.wait(60)
         replica.clean_up()
+    verify(shop / "store", "intent", 1)  # serving wrote nothing into it
     shutil.copytree(shop / "store", tmp_path / "copy")
     remove(tmp_path / "copy", "intent", 1)
 
