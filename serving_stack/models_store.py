@@ -75,7 +75,7 @@ def list_versions(store: Path, model: str | None, as_json: bool) -> None:
         )
     console.print(table)
     for words in broken:
-        console.print(words, markup=False, soft_wrap=True)
+        console.print(_printable(words), markup=False, soft_wrap=True)
 
 
 def about(store: Path, model: str, version: int) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def show(store: Path, reference: str, as_json: bool) -> None:
         ("signed by key", row.get("signed_by") or "nobody"),
         ("served now", _yes(row.get("served"))),
     ):
-        console.print(f"{name:<14} {value}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name:<14} {_printable(value)}", markup=False, highlight=False, soft_wrap=True)
     files = Table("file", "bytes", Column("SHA-256", overflow="fold"))
     for name, digest in manifest.files.items():
         files.add_row(name, f"{manifest.sizes[name]:,}" if name in manifest.sizes else "?", digest)
@@ -208,6 +208,11 @@ def _day(when: float | None) -> str:
 
 def _second(when: float | None) -> str:
     return "unknown" if when is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(when))
+
+
+def _printable(words: str) -> str:
+    """Without control characters: a manifest comes from somebody, a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in words)
 
 
 def _yes(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,7 +30,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The result card: data, recipe, accuracy, as tuning wrote it."""
     made_from: str | None = None
     made_by: str | None = None
-    made_at: float | None = None
+    made_at: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
     """Unix seconds."""
 
     @property

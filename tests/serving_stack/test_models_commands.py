@@ -197,5 +197,11 @@ def test_a_broken_version_is_listed_as_such(run, tiny_export, tmp_path):
     assert "manifest.json is missing" in rows(run, "list")[0]["error"]
 
 
+def test_a_manifest_cannot_speak_to_the_terminal(run, tiny_export):
+    run("add", tiny_export, "--made-by", "ada\x1b]0;title\x07[bold]")
+    assert "\x1b" not in run("show", "intent/1")
+    assert "[bold]" in run("show", "intent/1")
+
+
 def test_the_shipped_adapters_are_listed(run):
     assert "93.32%" in run("list", "--shipped")

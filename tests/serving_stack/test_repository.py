@@ -5,13 +5,16 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving_stack.export import INT8, INTENTS, TOKENIZER
 from serving_stack.fault import Fault
 from serving_stack.repository import Origin, publish, publish_files, verify, versions
-from serving_stack.repository_manifest import read_manifest
+from serving_stack.repository_manifest import decode, encode, read_manifest
 from trimtab.errors import Missing, TrimtabError
 
 
@@ -245,3 +248,55 @@ except TrimtabError as error:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], capture_output=True, text=True)
     assert "has no room for the version" in done.stdout, done.stderr
     assert list((tmp_path / "store" / "intent").iterdir()) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+MANIFESTS = st.fixed_dictionaries(
+    {
+        "model": JSON | st.just("intent"),
+        "version": JSON | st.just(1),
+        "files": JSON | st.dictionaries(st.text(max_size=5), st.text(max_size=5)),
+    },
+    optional=dict.fromkeys(("schema", "sizes", "base", "card", "made_from", "made_by", "made_at"), JSON),
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(st.binary(max_size=60) | MANIFESTS)
+def test_any_manifest_is_read_or_refused_in_words(content):
+    try:
+        manifest = decode(content, Path("version"))
+    except TrimtabError as error:
+        assert "manifest.json is not readable" in str(error)
+    else:
+        assert manifest.digest.startswith("sha256:")
+        assert decode(encode(manifest), Path("version")) == manifest
+
+
+@pytest.mark.integration
+def test_a_disk_that_is_really_full_leaves_nothing(tmp_path):
+    """A disk of 4 MB in a mount namespace of its own; skipped where the system forbids that."""
+    code = """
+import sys
+from pathlib import Path
+from serving_stack.repository import Origin, publish_files
+from trimtab.errors import TrimtabError
+store = Path(sys.argv[1]) / "store"
+publish_files(store, "intent", 1, {"a.txt": b"x" * 1_000_000}, origin=Origin())
+try:
+    publish_files(store, "intent", 2, {"a.txt": b"x" * 1_000_000, "b.txt": b"x" * 5_000_000}, origin=Origin())
+except TrimtabError as error:
+    print(error)
+publish_files(store, "intent", 3, {"a.txt": b"y" * 1_000_000}, origin=Origin())
+print(sorted(f.name for f in (store / "intent").iterdir()))
+"""
+    mount = 'mount -t tmpfs -o size=4m none "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    argv = ["unshare", "-Ur", "-m", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, code]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    assert "has no room for the version (No space left on device): nothing was published" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "['1', '3']"
