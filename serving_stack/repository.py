@@ -16,12 +16,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from serving_stack.export import INT8, INTENTS, TOKENIZER
-from serving_stack.fault import Fault
 from serving_stack.repository_files import full_disk_in_words, locked, put, sha256, sync_folder
 from serving_stack.repository_formats import CODE, refuse_foreign_code, refuse_unsafe
 from serving_stack.repository_manifest import (
@@ -37,6 +36,9 @@ from serving_stack.repository_manifest import (
 from serving_stack.repository_shapes import check_contents
 from serving_stack.repository_signing import Signer, Trust, read_signature, signature_of
 from trimtab.errors import Missing, TrimtabError
+
+if TYPE_CHECKING:
+    from serving_stack.fault import Fault  # pydantic: as much time as all else before a replica starts
 
 REMOVED = ".removed"
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
