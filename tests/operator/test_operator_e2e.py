@@ -197,3 +197,27 @@ def test_deleting_a_fleet_leaves_nothing_behind(world: World, fleet: Callable[..
     for plural, api in kinds:
         where = path_of(plural, world.namespace, api=api)
         world.until(lambda where=where: not world.kube.get(where, labelSelector=selector)["items"], f"no {plural} left")
+
+
+def test_a_fleet_that_is_deleted_while_kafka_is_away_stays_until_the_topics_know(world: World, fleet: Callable[..., str]) -> None:
+    name = fleet()
+    fleet_id = fleet_name(world.namespace, name)
+    world.bus.away = True
+    try:
+        world.kube.delete(fleet_path(world.namespace, name))
+        world.until(lambda: not world.pods(name) and not world.pods(name, "gateway"), "drained")
+        time.sleep(3.0)
+        assert world.fleet(name)["metadata"]["finalizers"]
+    finally:
+        world.bus.away = False
+
+    def gone() -> bool:
+        try:
+            world.fleet(name)
+        except KubeError as error:
+            return error.status == 404
+        return False
+
+    world.until(gone, "the fleet is gone")
+    told = [each.message for each in world.bus.consumer([FLEETS], group=None, forgotten=True).poll(0)]
+    assert [each for each in told if each.fleet == fleet_id][-1] == Forgotten(fleet=fleet_id)  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def test_an_image_that_cannot_be_pulled(world: World, make_fleet: Make) -> None:
     world.is_so(name, "Degraded", "AsExpected")
 
 
-def test_a_canary_whose_image_is_missing_is_rolled_back_and_serving_goes_on(world: World, make_fleet: Make) -> None:
+def test_a_canary_whose_gpu_is_missing_is_rolled_back_and_serving_goes_on(world: World, make_fleet: Make) -> None:
     name = name_of(make_fleet(rollout={"startDeadlineSeconds": 5}))
     world.ready(name)
     world.spec(name, version=2, gpu={"count": 1})
