@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 
 from benchmarks.fleets import meter
 from benchmarks.fleets.pods import Kubelet, unscheduled
@@ -20,7 +21,7 @@ from embedded.process import Process, ProcessSpec
 from embedded.supervisor import Supervisor
 from trimtab.bus import BusSettings, connect
 from trimtab.errors import TrimtabError, Unavailable
-from trimtab.kube import API_VERSION, Kube, KubeError, fleet_name, fleet_path, path_of
+from trimtab.kube import API_VERSION, Kube, KubeError, Object, fleet_name, fleet_path, path_of
 from trimtab.messages import FINDINGS, Finding
 
 _OPERATOR = "trimtab.dev/operator"
@@ -52,13 +53,27 @@ class Stage:
         }
         argv = [sys.executable, "-m", "trimtab", "operator", "--bootstrap", self._bootstrap, "--metrics-port", str(port)]
         env = {**os.environ, **{f"TRIMTAB_OPERATOR_{key}": value for key, value in own.items()}}
-        self._operator = self._supervisor.spawn(ProcessSpec("operator", argv, env=env, ready=self._page, stop_timeout=60))
+        self._operator = self._supervisor.spawn(
+            ProcessSpec("operator", argv, env=env, ready=self._page, restart="on_failure", restart_limit=20, stop_timeout=60)
+        )
         self._operator.wait_ready()
 
     def look(self) -> meter.Look:
-        """What the operator has cost so far."""
-        assert self._operator is not None and self._operator.pid is not None
-        return meter.look(self._operator.pid, self._page)
+        """What the operator has cost so far, since it was started last; waits while it is started again."""
+        assert self._operator is not None
+        end = time.monotonic() + 90
+        while True:
+            try:
+                return meter.look(self._operator.pid or 0, self._page)
+            except (httpx.HTTPError, psutil.NoSuchProcess):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    @property
+    def restarts(self) -> int:
+        """How often the operator ended by itself, as it does when the lead is lost, and was started again."""
+        return self._operator.restarts if self._operator is not None else 0
 
     def make(self, count: int) -> None:
         """More fleets, until there are `count`; their traffic is sent from now on."""
@@ -102,18 +117,7 @@ class Stage:
         meta = {"name": f"f{number}", "namespace": self.namespace, "labels": {_OPERATOR: self.namespace}}
         spec = {"model": "intent", "capacityPerReplica": 40, "replicas": {"min": 1, "max": 4}, "gateway": {"replicas": 1}}
         thing = {"apiVersion": API_VERSION, "kind": "ModelFleet", "metadata": meta, "spec": spec}
-        for attempt in range(6):
-            try:
-                self.kube.create(fleet_path(self.namespace), thing)
-                return
-            except KubeError as error:
-                if error.status == 409:
-                    return
-                raise
-            except Unavailable:
-                if attempt == 5:
-                    raise
-                time.sleep(2.0)
+        _patiently(lambda: self.kube.create(fleet_path(self.namespace), thing), done=409)
 
     def _ready(self) -> int:
         try:
@@ -164,25 +168,37 @@ def _broker(supervisor: Supervisor) -> str:
 
 def _clear(kube: Kube, namespace: str) -> None:
     """No operator is there any more that would take its finalizers off."""
+    gone = {"metadata": {"finalizers": None}}
     try:
-        names = [each["metadata"]["name"] for each in kube.get(fleet_path(namespace))["items"]]
-        kube.delete(path_of("namespaces", None, namespace))
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda name: _let_go(kube, namespace, name), names))
+        _patiently(lambda: kube.delete(path_of("namespaces", None, namespace)), done=404)
+        while names := [each["metadata"]["name"] for each in _patiently(lambda: kube.get(fleet_path(namespace)))["items"]]:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda name: _patiently(lambda: kube.patch(fleet_path(namespace, name), gone), done=404), names))
+            time.sleep(1.0)
     except TrimtabError as error:
         raise Unavailable(f"the namespace {namespace} is not cleared, please delete it: {error}") from error
 
 
-def _let_go(kube: Kube, namespace: str, name: str) -> None:
-    with contextlib.suppress(KubeError):
-        kube.patch(fleet_path(namespace, name), {"metadata": {"finalizers": None}})
+def _patiently(request: Callable[[], Object], done: int | None = None, patience: float = 90.0) -> Object:
+    """Asks again while the API server is away; a refusal with code `done` says that it was done before."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return request()
+        except KubeError as error:
+            if error.status == done:
+                return {}
+            raise
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with contextlib.suppress(httpx.HTTPError):
-            if holds():
-                return True
+        if holds():
+            return True
         time.sleep(0.5)
     return False

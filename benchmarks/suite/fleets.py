@@ -25,7 +25,8 @@ TAKES = {"fleets"}
 
 _NOTES = [
     "the pods do not run: no scheduler takes them, and the benchmark patches their status to Ready, as KWOK does",
-    "requests: those of the operator's own client, without kopf's (per fleet some at its start, none later, and two watches)",
+    "requests: of the operator's own client, without those of kopf: two patches per fleet at its start, and watches",
+    "restarts: the operator lost the lead, as when the API server is away, and was started again; costs are then since that",
     "a finding's time: from just before it is sent to the bus to the pod's new label on a watch in another process",
 ]
 
@@ -59,7 +60,7 @@ def _measure(
     on: Stage, count: int, steady: float, findings: int, options: Options
 ) -> tuple[dict[str, Cell], dict[str, float | None], int]:
     options.say(f"{count} fleets: they start")
-    new, first = count - on.made, on.look()
+    new, first, lives = count - on.made, on.look(), on.restarts
     on.make(count)
     on.followed(300)
     ready = on.ready(600)
@@ -80,6 +81,7 @@ def _measure(
     row: dict[str, Cell] = {
         "fleets": count,
         "ready": ready,
+        "restarts": on.restarts - lives,
         "start_s": round(started.seconds, 1),
         "start_requests/s": round(started.per_second, 1),
         **_row(calm),
@@ -88,6 +90,7 @@ def _measure(
     }
     found = {
         "ready": float(ready),
+        "restarts": float(on.restarts - lives),
         "cores": calm.cores,
         "rss_mib": calm.rss_mib,
         "requests_per_second": calm.per_second,
