@@ -269,8 +269,11 @@ def test_a_forgotten_fleet_is_dropped_and_begins_anew_when_it_speaks_again(job: 
     producer.forget(FLEETS, "intent")
     producer.close()
     telemetry.down = set()
-    seen = len(reader.scores())
-    until(lambda: len(reader.scores()) > seen + 200, "scores of the fleet that began anew")
+    began = time.time()  # it answers again, and must have been seen to before it fails
+    until(
+        lambda: any(r.message.target == "intent-v1-3" and r.message.time > began + 5 for r in reader.scores()),
+        "scores of the fleet that began anew, all of it",
+    )
     telemetry.down = {"intent-v1-3"}
     until(lambda: about_the_fault("firing") - before, "the next fault is another finding")
     assert not about_the_fault("resolved") & before  # nobody is left who knows of the first
