@@ -8,21 +8,22 @@ import msgspec
 
 from trimtab.bus import Bus
 from trimtab.errors import Missing, SettingsError
-from trimtab.messages import FLEETS, FleetSpec
+from trimtab.messages import FLEETS, FleetSpec, Forgotten
 
 
 def newest_spec(bus: Bus, fleet: str, wait_seconds: float = 10.0) -> FleetSpec:
     """The newest spec of a fleet; raises `Missing` when the topic holds none."""
-    consumer = bus.consumer([FLEETS], group=None, start="earliest")
+    consumer = bus.consumer([FLEETS], group=None, start="earliest", forgotten=True)
     found: FleetSpec | None = None
     end = time.monotonic() + wait_seconds
     try:
         while time.monotonic() < end:
             records = consumer.poll(0.5)
-            specs = [record.message for record in records if isinstance(record.message, FleetSpec)]
-            for spec in specs:
-                if spec.fleet == fleet and (found is None or spec.time >= found.time):
-                    found = spec
+            for message in (record.message for record in records):
+                if isinstance(message, Forgotten) and message.fleet == fleet:
+                    found = None
+                if isinstance(message, FleetSpec) and message.fleet == fleet and (found is None or message.time >= found.time):
+                    found = message
             if found is not None and not records:
                 return found
     finally:

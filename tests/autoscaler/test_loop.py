@@ -265,3 +265,6 @@ def test_release_publishes_the_newest_spec_with_the_version(world: World) -> Non
     assert world.published(FLEETS)[-1] == spec
     with pytest.raises(SettingsError, match="start at 1"):
         release(world.bus, "intent", 0, 1.0)
+    world.bus.producer().forget(FLEETS, "intent")
+    with pytest.raises(Missing, match="no fleet 'intent'"):
+        newest_spec(world.bus, "intent", wait_seconds=0.05)
