@@ -25,8 +25,7 @@ from trimtab.kube import API_VERSION, Kube, KubeError, Object, fleet_name, fleet
 from trimtab.messages import FINDINGS, Finding
 
 _OPERATOR = "trimtab.dev/operator"
-_MAKE_EVERY_SECONDS = 0.4
-"""As fast as the cluster's own Deployment controller follows with its default of 20 requests a second."""
+_MAKE_EVERY_SECONDS = 0.1
 
 
 class Stage:
