@@ -1,6 +1,6 @@
 """Everything is killed at random under traffic: nothing wrong is done, nothing twice, hardly a request fails, and all heals.
 
-`CHAOS_SECONDS` says for how long (120 by default; the published run is 900) and `CHAOS_SEED` in which order. What happened is
+`CHAOS_SECONDS` says for how long (150 by default; the published run is 900) and `CHAOS_SEED` in which order. What happened is
 printed as it happens: `pytest -s -m e2e tests/kubernetes/test_chaos_e2e.py`.
 """
 
@@ -24,10 +24,12 @@ from trimtab.kube import Kube, KubeError, fleet_path, path_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
-SECONDS = int(os.environ.get("CHAOS_SECONDS", "120"))
+SECONDS = int(os.environ.get("CHAOS_SECONDS", "150"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-PAUSE = (8.0, 16.0)
+PAUSE = (15.0, 30.0)
 RATE = 20
+LOST_WITH_A_GATEWAY = 8
+"""Requests that a killed Envoy holds, or that still go to its address: this client does not try again."""
 SYSTEM, FLEETS = "trimtab", "trimtab-demo"
 LEASES = "coordination.k8s.io/v1"
 
@@ -170,4 +172,4 @@ def test_everything_is_killed_at_random_and_nothing_wrong_is_done(kube: Kube, sy
     assert not [each for each in acts if each["action"] in ("rollback", "promote", "shift_traffic")]
     assert {each["target"] for each in acts if each["action"] == "quarantine"} <= monkey.victims
     assert max(Counter(each["id"] for each in acts).values(), default=0) <= 1
-    assert summary["errors"] <= 0.001 * summary["requests"]
+    assert summary["errors"] <= max(0.001 * summary["sent"], LOST_WITH_A_GATEWAY * monkey.kills["gateway"])
