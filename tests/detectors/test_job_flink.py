@@ -97,7 +97,7 @@ class Job:
         argv += ["--health-port", str(self.port), "--spans", str(self.folder / "spans.jsonl")]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
-        return until(self.healthy, "the job is healthy", seconds=120)
+        return until(self.healthy, "the job is healthy", seconds=300)
 
     def healthy(self) -> dict[str, Any] | None:
         assert self.process is not None

@@ -236,7 +236,7 @@ def test_nothing_is_left_however_the_supervisor_ends(tmp_path: Path, how: str) -
             # The parent, two children, two grandchildren.
             assert wait_for(lambda: len(with_mark(mark)) >= 5), with_mark(mark)
             parent.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
-        parent.wait(30)
+        parent.wait(120)
         assert wait_for(lambda: with_mark(mark) == []), with_mark(mark)
     finally:
         parent.kill()

@@ -38,7 +38,7 @@ def snapshot(fleet: str, target: str, number: int) -> Snapshot:
     return Snapshot(target=target, fleet=fleet, role="triton", time=float(number), took=0.01, up=True, series={"a": None})
 
 
-def read(consumer: Consumer, fleet: str, count: int, seconds: float = 20.0) -> list[Record]:
+def read(consumer: Consumer, fleet: str, count: int, seconds: float = 60.0) -> list[Record]:
     """Reads until `count` records of this fleet came (or time is up)."""
     records: list[Record] = []
     deadline = time.monotonic() + seconds
