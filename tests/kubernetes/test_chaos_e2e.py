@@ -1,7 +1,7 @@
 """Everything is killed at random under traffic: nothing wrong is done, nothing twice, hardly a request fails, and all heals.
 
-`CHAOS_SECONDS` says for how long (150 by default; the published run is 900) and `CHAOS_SEED` in which order. What happened is
-printed as it happens: `pytest -s -m e2e tests/kubernetes/test_chaos_e2e.py`.
+A measurement more than a test: `CHAOS_SECONDS` says for how long (900 is a quarter of an hour; without it this is skipped) and
+`CHAOS_SEED` in which order. What happened is printed as it happens: `pytest -s -m e2e tests/kubernetes/test_chaos_e2e.py`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ import pytest
 from trimtab.errors import Unavailable
 from trimtab.kube import Kube, KubeError, fleet_path, path_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
-
-SECONDS = int(os.environ.get("CHAOS_SECONDS", "150"))
+SECONDS = int(os.environ.get("CHAOS_SECONDS", "0"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 PAUSE = (15.0, 30.0)
 RATE = 20
 LOST_WITH_A_GATEWAY = 8
 """Requests that a killed Envoy holds, or that still go to its address: this client does not try again."""
 SYSTEM, FLEETS = "trimtab", "trimtab-demo"
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not SECONDS, reason="takes minutes and a quiet machine: set CHAOS_SECONDS"),
+]
 LEASES = "coordination.k8s.io/v1"
 
 READ_DECISIONS = """
