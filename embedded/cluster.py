@@ -1,12 +1,11 @@
 """A scenario on a Kubernetes cluster: the same plan, player and judge, with a ModelFleet in place of child processes.
 
-Runs inside the cluster (`deploy/kubernetes/components/drill`): its traffic generator is scraped like any pod, and Kafka is
+Runs inside the cluster (`deploy/kubernetes/drill`): its traffic generator is scraped like any pod, and Kafka is
 reached at the address that the system itself uses. Nothing of the operator is touched; everything is asked for as a user would.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -21,10 +20,11 @@ from embedded.faults import SLOW_SECONDS, ReplicaFaultKind
 from embedded.process import EventKind
 from embedded.supervisor import Event, Process, ProcessSpec, Supervisor
 from serving_stack.fault import Fault
+from serving_stack.gateway.kubernetes import plan_of, replica_of, selector
 from trimtab import settings
 from trimtab.bus import Bus, BusSettings, connect
 from trimtab.errors import Missing, Unavailable
-from trimtab.kube import Kube, KubeError, Object, fleet_name, fleet_path, path_of
+from trimtab.kube import Kube, KubeError, Object, fleet_name, fleet_path, is_ready, path_of
 from trimtab.messages import FleetSpec
 
 METRICS_PORT = 9102
@@ -83,9 +83,7 @@ class ClusterStack:
         }
 
     def _ready(self) -> bool:
-        said = self._fleet()
-        conditions = {each["type"]: each["status"] for each in said.get("status", {}).get("conditions", [])}
-        return conditions.get("Ready") == "True" and len(self.serving()) >= self.fleet.min_replicas
+        return is_ready(self._fleet()) and len(self.serving()) >= self.fleet.min_replicas
 
     def _fleet(self) -> Object:
         return self._kube.get(fleet_path(self._namespace, self.name))
@@ -129,15 +127,14 @@ class ClusterStack:
 
     def serving(self, version: int | None = None) -> list[str]:
         """Names of the ready pods in traffic, of one version or (None) of the stable pool, oldest first."""
-        plan = self._fleet().get("status", {}).get("plan") or {}
-        plan = json.loads(plan) if isinstance(plan, str) else plan
-        wanted = (
-            {str(p["version"]) for p in plan.get("pools", []) if p["role"] == "stable"} if version is None else {str(version)}
-        )
-        selector = f"trimtab.dev/fleet={self.name},trimtab.dev/role=triton,trimtab.dev/state=serving"
-        pods = self._kube.get(path_of("pods", self._namespace), labelSelector=selector)["items"]
-        pods = [pod for pod in pods if pod["metadata"]["labels"]["trimtab.dev/version"] in wanted and _is_ready(pod)]
-        return [pod["metadata"]["name"] for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))]
+        if version is None:
+            plan = plan_of(self._fleet())
+            wanted = {pool.version for pool in plan.pools if pool.role == "stable"} if plan else set()
+        else:
+            wanted = {version}
+        pods = self._kube.get(path_of("pods", self._namespace), labelSelector=selector(self.name))["items"]
+        pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        return [found.name for found in map(replica_of, pods) if found is not None and found.version in wanted]
 
     def inject(self, kind: ReplicaFaultKind, replica: str, seconds: float = SLOW_SECONDS) -> None:
         """Makes a replica hang (SIGSTOP), slow, or crash (its pod is killed). Raises `Missing` for a GPU: there is none."""
@@ -224,9 +221,3 @@ class ClusterStack:
 
     def _say(self, name: str, kind: EventKind, words: str) -> None:
         self._on_event(Event(time.time(), name, kind, words))
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return ready and "deletionTimestamp" not in pod["metadata"]

@@ -61,6 +61,17 @@ def fleet_name(namespace: str, name: str) -> str:
     return f"{namespace}_{name}"
 
 
+def condition(thing: Mapping[str, Any], kind: str) -> Object:
+    """The condition of that type in an object's status; empty where it has none."""
+    found = (thing.get("status") or {}).get("conditions") or ()
+    return next((each for each in found if each.get("type") == kind), {})
+
+
+def is_ready(thing: Mapping[str, Any]) -> bool:
+    """Whether the condition Ready of a pod, a node or a ModelFleet is True. Whether it is on its way out is another question."""
+    return condition(thing, "Ready").get("status") == "True"
+
+
 class Kube:
     """One API server. Safe for several threads. `namespace` is the context's own, or the pod's."""
 

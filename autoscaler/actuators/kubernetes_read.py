@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from autoscaler.actuators.kubernetes_pods import QUARANTINED, SERVING, STATE, VERSION, Json
+from trimtab import kube
 from trimtab.messages import PoolState, ReplicaPhase, ReplicaState
 
 MANAGER = "trimtab"
@@ -96,7 +97,7 @@ def seconds(time: str) -> float:
 
 def is_ready(pod: Json) -> bool:
     """Ready and not on its way out."""
-    return "deletionTimestamp" not in pod["metadata"] and _condition(pod, "Ready").get("status") == "True"
+    return "deletionTimestamp" not in pod["metadata"] and kube.is_ready(pod)
 
 
 def _phase(pod: Json) -> tuple[ReplicaPhase, float, str | None]:
@@ -114,7 +115,7 @@ def _phase(pod: Json) -> tuple[ReplicaPhase, float, str | None]:
         )
     if any(_waiting(each) == "CrashLoopBackOff" for each in _containers(pod)):
         return "failed", _ended(pod) or created, _failure(pod)
-    ready = _condition(pod, "Ready")
+    ready = kube.condition(pod, "Ready")
     if ready.get("status") == "True":
         return "ready", seconds(ready.get("lastTransitionTime") or meta["creationTimestamp"]), None
     problem = _problem(pod)
@@ -123,7 +124,7 @@ def _phase(pod: Json) -> tuple[ReplicaPhase, float, str | None]:
 
 def _problem(pod: Json) -> Problem | None:
     name = pod["metadata"]["name"]
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = kube.condition(pod, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         message = str(scheduled.get("message", ""))
         reason = "GpuUnavailable" if "gpu" in message.lower() or "nvidia" in message.lower() else "Unschedulable"
@@ -169,10 +170,6 @@ def _containers(pod: Json) -> list[Json]:
 def _waiting(container: Json) -> str | None:
     reason = container.get("state", {}).get("waiting", {}).get("reason")
     return str(reason) if reason else None
-
-
-def _condition(pod: Json, kind: str) -> Json:
-    return next((each for each in pod.get("status", {}).get("conditions", []) if each["type"] == kind), {})
 
 
 def _labels(thing: Json) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from autoscaler.kubectl.cluster import STATE, VERSION
-from trimtab.kube import Object
+from trimtab.kube import Object, is_ready
 
 State = Literal["serving", "starting", "quarantined", "leaving", "ended"]
 
@@ -31,7 +31,7 @@ def pod_of(thing: Object) -> Pod:
     meta, status = thing["metadata"], thing.get("status") or {}
     labels = meta.get("labels") or {}
     version = labels.get(VERSION, "")
-    ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or [])
+    ready = is_ready(thing)
     containers = status.get("containerStatuses") or []
     return Pod(
         name=meta["name"],

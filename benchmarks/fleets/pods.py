@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trimtab.errors import TrimtabError, Unavailable
-from trimtab.kube import Kube, KubeError, Object, path_of
+from trimtab.kube import Kube, KubeError, Object, is_ready, path_of
 from trimtab.kube_watch import Watcher
 
 FLEET, ROLE, STATE = "trimtab.dev/fleet", "trimtab.dev/role", "trimtab.dev/state"
@@ -70,7 +70,7 @@ class Kubelet:
         found = {}
         for pod in self._watcher.objects.values():
             labels = pod["metadata"]["labels"]
-            if labels.get(ROLE) == role and labels.get(STATE) != "quarantined" and _is_ready(pod):
+            if labels.get(ROLE) == role and labels.get(STATE) != "quarantined" and is_ready(pod):
                 found[str(labels[FLEET])] = str(pod["metadata"]["name"])
         return found
 
@@ -80,7 +80,7 @@ class Kubelet:
             return
         if meta["labels"].get(STATE) == "quarantined":
             self.quarantined.setdefault(str(meta["name"]), time.time())
-        elif not _is_ready(pod):
+        elif not is_ready(pod):
             self._work.put(str(meta["name"]))
 
     def _play(self) -> None:
@@ -88,7 +88,7 @@ class Kubelet:
             with contextlib.suppress(queue.Empty):
                 name = self._work.get(timeout=0.2)
                 pod = self._watcher.get(self._namespace, name)
-                if pod is None or _is_ready(pod):
+                if pod is None or is_ready(pod):
                     continue
                 try:
                     self._kube.patch(path_of("pods", self._namespace, name, sub="status"), self.running(pod))
@@ -127,11 +127,6 @@ class Kubelet:
                 "containerStatuses": containers,
             }
         }
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _policy(namespace: str) -> tuple[Object, Object]:

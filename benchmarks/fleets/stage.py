@@ -21,7 +21,7 @@ from embedded.process import Process, ProcessSpec
 from embedded.supervisor import Supervisor
 from trimtab.bus import BusSettings, connect
 from trimtab.errors import TrimtabError, Unavailable
-from trimtab.kube import API_VERSION, Kube, KubeError, Object, fleet_name, fleet_path, path_of
+from trimtab.kube import API_VERSION, Kube, KubeError, Object, fleet_name, fleet_path, is_ready, path_of
 from trimtab.messages import FINDINGS, Finding
 
 _OPERATOR = "trimtab.dev/operator"
@@ -123,8 +123,7 @@ class Stage:
             things = self.kube.get(fleet_path(self.namespace))["items"]
         except TrimtabError:
             return 0
-        conditions = [thing.get("status", {}).get("conditions", []) for thing in things]
-        return sum(any(each["type"] == "Ready" and each["status"] == "True" for each in found) for found in conditions)
+        return sum(is_ready(thing) for thing in things)
 
     def _finding(self, name: str, pod: str) -> Finding:
         now = time.time()

@@ -10,6 +10,7 @@ import msgspec
 from serving_stack.gateway import place
 from serving_stack.gateway.state import GatewayPool, GatewayState
 from trimtab.errors import SettingsError
+from trimtab.kube import is_ready
 from trimtab.messages import FleetPlan
 
 FLEET, ROLE, STATE, VERSION = (f"trimtab.dev/{name}" for name in ("fleet", "role", "state", "version"))
@@ -44,7 +45,6 @@ def plan_of(fleet: Mapping[str, Any]) -> FleetPlan | None:
 def replica_of(pod: Mapping[str, Any]) -> ReplicaPod | None:
     """The replica in a pod, or None while it cannot take requests: not Ready, leaving, without address, port or version."""
     metadata, status = pod["metadata"], pod.get("status", {})
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or ())
     version = (metadata.get("labels") or {}).get(VERSION, "")
     ports = [
         port["containerPort"]
@@ -53,7 +53,7 @@ def replica_of(pod: Mapping[str, Any]) -> ReplicaPod | None:
         for port in container.get("ports") or ()
         if port.get("name") == PORT
     ]
-    if not (ready and version.isdecimal() and ports and status.get("podIP")) or metadata.get("deletionTimestamp"):
+    if not (is_ready(pod) and version.isdecimal() and ports and status.get("podIP")) or metadata.get("deletionTimestamp"):
         return None
     return ReplicaPod(name=metadata["name"], version=int(version), host=status["podIP"], port=ports[0])
 

@@ -21,7 +21,7 @@ import yaml
 from autoscaler.actuators.kubernetes import KubernetesActuator
 from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_pods import Templates
-from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_name, fleet_path, path_of
+from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_name, fleet_path, is_ready, path_of
 from trimtab.messages import FleetPlan, PoolPlan, PoolRole
 
 BASE = Path(__file__).parents[2] / "deploy/kubernetes/base"
@@ -189,12 +189,6 @@ class Traffic:
         assert phase == "Succeeded", text
         found: Json = json.loads(text[text.index("{") :])
         return found
-
-
-def is_ready(pod: Json) -> bool:
-    """Whether the pod is Ready."""
-    conditions = pod["status"].get("conditions") or []
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 @pytest.fixture(scope="session")

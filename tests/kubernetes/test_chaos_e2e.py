@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import Unavailable
-from trimtab.kube import Kube, KubeError, fleet_path, path_of
+from trimtab.kube import Kube, KubeError, fleet_path, is_ready, path_of
 
 SECONDS = int(os.environ.get("CHAOS_SECONDS", "0"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
@@ -113,8 +113,7 @@ def api_server() -> Path | None:
 def healed(kube: Kube) -> bool:
     """The fleet is Ready, and so is every Deployment of the system and of the fleet."""
     try:
-        conditions = kube.get(fleet_path(FLEETS, "intent")).get("status", {}).get("conditions", [])
-        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        ready = is_ready(kube.get(fleet_path(FLEETS, "intent")))
         deployments = [each for ns in (SYSTEM, FLEETS) for each in kube.get(path_of("deployments", ns, api="apps/v1"))["items"]]
     except (KubeError, Unavailable):
         return False

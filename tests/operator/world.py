@@ -14,7 +14,7 @@ from autoscaler.actuators.kubernetes_pods import Templates
 from autoscaler.operator.process import Operator
 from autoscaler.operator.settings import OperatorSettings
 from autoscaler.settings import AutoscaleSettings
-from trimtab.kube import Kube, fleet_name, fleet_path, path_of
+from trimtab.kube import Kube, condition, fleet_name, fleet_path, path_of
 from trimtab.memory_bus import MemoryBus
 from trimtab.messages import DECISIONS, FINDINGS, TELEMETRY, Decision, Finding, Snapshot
 
@@ -85,7 +85,7 @@ class World:
         return dict(self.until(answer, f"an answer to {kind}", 60))
 
     def condition(self, name: str, kind: str) -> Json:
-        return next((each for each in self.status(name).get("conditions", []) if each["type"] == kind), {})
+        return condition({"status": self.status(name)}, kind)
 
     def is_so(self, name: str, kind: str, reason: str, patience: float = 120.0) -> Json:
         """Waits for a condition with this reason."""
