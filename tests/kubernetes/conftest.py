@@ -41,6 +41,12 @@ def until(holds: Callable[[], Any], what: str, patience: float = 180.0) -> Any:
     raise AssertionError(f"not within {patience:.0f} s: {what}")
 
 
+@pytest.fixture(scope="session", name="until")
+def until_fixture() -> Callable[..., Any]:
+    """Waits: ``until(lambda: holds, "what", patience)``."""
+    return until
+
+
 @pytest.fixture(scope="session")
 def kube() -> Kube:
     """The API server, with the CRD and the gateway's role as the repository has them."""

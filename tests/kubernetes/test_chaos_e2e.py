@@ -26,6 +26,7 @@ SECONDS = int(os.environ.get("CHAOS_SECONDS", "0"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 PAUSE = (15.0, 30.0)
 RATE = 20
+HEALING_SECONDS = 420.0
 LOST_WITH_A_GATEWAY = 8
 """Requests that a killed Envoy holds, or that still go to its address: this client does not try again."""
 SYSTEM, FLEETS = "trimtab", "trimtab-demo"
@@ -120,13 +121,6 @@ def healed(kube: Kube) -> bool:
     return ready and all(each["status"].get("readyReplicas", 0) == each["spec"]["replicas"] for each in deployments)
 
 
-def wait_healed(kube: Kube, patience: float = 420.0) -> None:
-    end = time.monotonic() + patience
-    while not healed(kube):
-        assert time.monotonic() < end, f"not healed within {patience:.0f} s"
-        time.sleep(1.0)
-
-
 def decisions(since: float, until: float) -> list[dict[str, Any]]:
     """What the operator decided, from the topic."""
     done = subprocess.run(
@@ -151,9 +145,11 @@ def decisions(since: float, until: float) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def test_everything_is_killed_at_random_and_nothing_wrong_is_done(kube: Kube, system: None, traffic_in: Any) -> None:
+def test_everything_is_killed_at_random_and_nothing_wrong_is_done(
+    kube: Kube, system: None, traffic_in: Any, until: Callable[..., Any]
+) -> None:
     kube.patch(fleet_path(FLEETS, "intent"), {"spec": {"replicas": {"min": 2}}})
-    wait_healed(kube)
+    until(lambda: healed(kube), "all is healed", HEALING_SECONDS)
     began = time.time()
     traffic = traffic_in(FLEETS, SECONDS, RATE)
     monkey, pauses = Monkey(kube, SEED), random.Random(SEED)
@@ -164,7 +160,7 @@ def test_everything_is_killed_at_random_and_nothing_wrong_is_done(kube: Kube, sy
         except (KubeError, Unavailable) as error:
             print(f"{time.time() - began:6.1f} s  not possible: {error}", flush=True)
     summary = traffic.summary()
-    wait_healed(kube)
+    until(lambda: healed(kube), "all is healed", HEALING_SECONDS)
 
     said = decisions(began, time.time())
     acts = [each for each in said if each["outcome"] == "applied" and each["action"] != "hold"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,25 +31,18 @@ def checkpoints() -> Any:
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def until(holds: Any, what: str, patience: float = 300.0) -> Any:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        if found := holds():
-            return found
-        time.sleep(2)
-    raise AssertionError(f"not within {patience:.0f} s: {what}")
-
-
 def test_the_documented_sequence_ends_with_a_fleet_that_serves(system: None, kubectl: Callable[..., str]) -> None:
     kubectl("wait", "-n", "trimtab-demo", "--for=condition=Ready", "modelfleet/intent", "--timeout=600s", patience=620)
     kubectl("rollout", "status", "-n", "trimtab", "deployment/trimtab-jobmanager", "--timeout=300s", patience=320)
     assert "True" in kubectl("get", "modelfleets", "-n", "trimtab-demo")
 
 
-def test_a_lost_task_manager_and_a_lost_job_manager_go_on_from_a_checkpoint(system: None, kubectl: Callable[..., str]) -> None:
-    until(lambda: (found := checkpoints()) and found["counts"]["completed"] > 0, "the job makes checkpoints")
+def test_a_lost_task_manager_and_a_lost_job_manager_go_on_from_a_checkpoint(
+    system: None, kubectl: Callable[..., str], until: Callable[..., Any]
+) -> None:
+    until(lambda: (found := checkpoints()) and found["counts"]["completed"] > 0, "the job makes checkpoints", 300.0)
     kubectl("delete", "pod", "-n", "trimtab", "-l", "app.kubernetes.io/name=trimtab-taskmanager", "--wait=false")
-    until(lambda: (found := checkpoints()) and found["latest"]["restored"], "the job is restored on another TaskManager")
+    until(lambda: (found := checkpoints()) and found["latest"]["restored"], "the job is restored on another TaskManager", 300.0)
     kubectl("delete", "pod", "-n", "trimtab", "-l", "app.kubernetes.io/name=trimtab-jobmanager", "--grace-period=0", "--force")
-    again = until(lambda: (found := checkpoints()) and found["latest"]["restored"] and found, "the job is submitted anew")
+    again = until(lambda: (found := checkpoints()) and found["latest"]["restored"] and found, "the job is submitted anew", 300.0)
     assert again["counts"]["restored"] >= 1
