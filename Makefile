@@ -32,12 +32,13 @@ setup: .venv/.ready
 demo: setup
 	@$(RUN) trimtab demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT))
 
+# Four workers on two cores: many of these tests wait for a moment, for a file, a socket or a child.
 check: setup
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) lint-imports
-	$(RUN) pytest -n 2 --dist loadfile -m "not integration and not e2e and not compose"
+	$(RUN) pytest -n 4 --dist loadfile -m "not integration and not e2e and not compose"
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 
 docs: setup
