@@ -15,7 +15,7 @@ import hashlib
 
 import msgspec
 
-from trimtab.messages import Snapshot
+from trimtab.messages import Snapshot, nobody_listens
 
 _READ = (
     "envoy_http_downstream_rq_total",
@@ -58,7 +58,7 @@ def merge(memory: Merged, snapshot: Snapshot, stale_seconds: float) -> tuple[Mer
     others = {name: page for name, page in kept.items() if now - page.time <= stale_seconds}
     mute = {name: at for name, at in memory.mute.items() if name != snapshot.target and now - at <= stale_seconds}
     if not snapshot.up:
-        mute |= {} if _is_gone(snapshot) else {snapshot.target: now}
+        mute |= {} if nobody_listens(snapshot.error) else {snapshot.target: now}
         return msgspec.structs.replace(memory, mute=mute), None if others else snapshot
     page = _page(snapshot, before)
     if not others:
@@ -80,12 +80,6 @@ def merge(memory: Merged, snapshot: Snapshot, stale_seconds: float) -> tuple[Mer
     pages = {name: msgspec.structs.replace(each, reported=second and name == snapshot.target) for name, each in pages.items()}
     merged = Merged(pages, mute, totals, memory.round + 1)
     return merged, None if mute else _as_snapshot(snapshot, totals, merged.round)
-
-
-def _is_gone(snapshot: Snapshot) -> bool:
-    """Whether nobody listens there any more."""
-    words = (snapshot.error or "").lower()
-    return "refused" in words or "cannot connect" in words
 
 
 def _summed(totals: dict[str, float], before: Page | None, page: Page) -> dict[str, float]:

@@ -23,7 +23,7 @@ from detectors.signals import (
     was_reset,
 )
 from detectors.ticks import Tick
-from trimtab.messages import Role, Snapshot
+from trimtab.messages import Role, Snapshot, nobody_listens
 
 Matrix = npt.NDArray[np.float64]
 RI = {name: i for i, name in enumerate(REPLICA)}
@@ -33,7 +33,6 @@ GONE_TICKS = 3  # a gateway of which the collectors say nothing for so long, not
 STRAIN_TICKS = 5
 _QUICK = 0.05  # seconds: what answers within this is not strained, however quick it usually is
 _USUAL_SHARE = 0.05  # how fast the usual length of a scrape follows
-_REFUSED = ("cannot connect", "refused")
 _RESETS = ("success", "failure", "request_us", "infer_us")
 
 
@@ -181,9 +180,7 @@ class Observer:
     def _all_gateways_said(self, gateways: list[Pages]) -> bool:
         """Whether no gateway's count is missing. One that refuses connections or is spoken of no more serves nothing."""
         expected = sum(
-            track.role == "gateway"
-            and track.silent < GONE_TICKS
-            and not (track.fails > 0 and any(word in (track.error or "") for word in _REFUSED))
+            track.role == "gateway" and track.silent < GONE_TICKS and not (track.fails > 0 and nobody_listens(track.error))
             for track in self._tracks.values()
         )
         return sum(old is not None for _new, old in gateways) >= expected

@@ -65,10 +65,13 @@ class Ticker:
             self.duplicate += 1
             if snapshot.time <= held[snapshot.target].time:
                 return []
-        self.open.setdefault(tick, {})[snapshot.target] = snapshot
-        self.first.setdefault(tick, now)
+        self._keep(tick, snapshot, now)
         self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
         return self._complete() + self.advance(now)
+
+    def _keep(self, tick: int, snapshot: Snapshot, now: float) -> None:
+        self.open.setdefault(tick, {})[snapshot.target] = snapshot
+        self.first.setdefault(tick, now)
 
     def _of(self, snapshot: Snapshot) -> int:
         return math.floor(snapshot.time / self.interval)
@@ -77,8 +80,7 @@ class Ticker:
         """Keep a late failure for a tick that is still open; whatever its target says in that tick itself replaces it."""
         other = self.open.get(tick, {}).get(late.target)
         if other is None or other.time < late.time:
-            self.open.setdefault(tick, {})[late.target] = late
-            self.first.setdefault(tick, now)
+            self._keep(tick, late, now)
 
     def advance(self, now: float) -> list[Tick]:
         """Time passes; returns the ticks whose grace is over, oldest first."""

@@ -32,21 +32,22 @@ METRICS_PORT = 9102
 READY_SECONDS = 300.0
 SHIPPED_VERSIONS = (1, 2)
 """What the serving image holds; any other version is one of these with a fault."""
+_SYSTEM = "trimtab"
+"""The namespace of the collectors, as the manifests have it."""
 _COLLECTOR = "app.kubernetes.io/name=trimtab-collector"
 
 
 class ClusterStack:
     """One ModelFleet, made for the scenario in `namespace` and deleted afterwards; its interface is that of `Stack`."""
 
+    opening = "making the fleet on the cluster"
     peak_memory_bytes = 0
     """Unknown here: the pods' memory is the cluster's to say."""
 
-    def __init__(
-        self, folder: Path, fleet: FleetSpec, kube: Kube, namespace: str, system: str, on_event: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, folder: Path, fleet: FleetSpec, kube: Kube, namespace: str, on_event: Callable[[Event], None]) -> None:
         self.folder, self.name = folder.absolute(), fleet.fleet
         self.fleet = msgspec.structs.replace(fleet, fleet=fleet_name(namespace, fleet.fleet))
-        self._kube, self._namespace, self._system, self._on_event = kube, namespace, system, on_event
+        self._kube, self._namespace, self._on_event = kube, namespace, on_event
         self._supervisor: Supervisor | None = None
         self._made = False
 
@@ -153,10 +154,10 @@ class ClusterStack:
         """Stops every collector (SIGSTOP) for a time. Only `all`: on a cluster, single targets are not cut off."""
         if which != "all" and list(which) != ["all"]:
             raise Missing("on a cluster a telemetry outage is of all targets")
-        found = self._kube.get(path_of("pods", self._system), labelSelector=_COLLECTOR)["items"]
+        found = self._kube.get(path_of("pods", _SYSTEM), labelSelector=_COLLECTOR)["items"]
         pods = [pod["metadata"]["name"] for pod in found]
         if not pods:
-            raise Missing(f"no collector runs in {self._system}")
+            raise Missing(f"no collector runs in {_SYSTEM}")
         self._signal_collectors(pods, "STOP")
         timer = threading.Timer(seconds, self._signal_collectors, (pods, "CONT"))
         timer.daemon = True
@@ -170,7 +171,7 @@ class ClusterStack:
             "    if int(p.name) not in (1, os.getpid()): os.kill(int(p.name), signal.SIG" + signal + ")"
         )
         for pod in pods:
-            self._exec(self._system, pod, None, ["python3", "-c", everything])
+            self._exec(_SYSTEM, pod, None, ["python3", "-c", everything])
 
     def _exec(self, namespace: str, pod: str, container: str | None, command: list[str]) -> None:
         from kubernetes.client import CoreV1Api

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from rich.console import Console
 
@@ -58,6 +58,8 @@ def list_scenarios() -> int:
 class Playable(Actors, Protocol):
     """What a scenario is played on: `embedded.stack.Stack`, or `embedded.cluster.ClusterStack`."""
 
+    opening: str
+    """What `start` does, for people."""
     folder: Path
     fleet: FleetSpec
 
@@ -81,27 +83,19 @@ class Playable(Actors, Protocol):
         """Nothing of it is left; calling it again changes nothing."""
 
 
-class Cluster(NamedTuple):
-    """Which Kubernetes cluster: the fleet's namespace, the system's, and how to reach the API server."""
-
-    namespace: str
-    system: str = "trimtab"
-    kubeconfig: Path | None = None
-    context: str | None = None
-
-
 def run(
     name_or_file: str,
     *,
     seed: int | None = None,
     out: Path | None = None,
     plain: bool = False,
-    cluster: Cluster | None = None,
+    cluster: str | None = None,
 ) -> int:
     """Plays a scenario and writes the results; returns the exit code: 0 all held, 1 not, 130 interrupted.
 
-    It is played on a new stack on this machine, or on a `cluster` on which the system runs. Raises `SettingsError` for a
-    scenario that is not right, and `TrimtabError` with the log's last lines when the stack does not start.
+    It is played on a new stack on this machine, or on a Kubernetes cluster with a ModelFleet in the namespace `cluster`.
+    Raises `SettingsError` for a scenario that is not right, and `TrimtabError` with the log's last lines when the stack does
+    not start.
     """
     played = scenario.read(scenario.find(name_or_file))
     folder = _results_folder(out, played.name)
@@ -131,7 +125,7 @@ def _made(folder: Path, exist_ok: bool) -> Path:
 
 
 class _Demo:
-    def __init__(self, played: Scenario, seed: int, folder: Path, plain: bool, cluster: Cluster | None) -> None:
+    def __init__(self, played: Scenario, seed: int, folder: Path, plain: bool, cluster: str | None) -> None:
         self._scenario, self._seed, self._folder = played, seed, folder
         self._console = console()
         self._view = View(self._console, played, seed, as_lines=plain)
@@ -140,12 +134,11 @@ class _Demo:
         self._training: Process | None = None
         self._trouble: list[str] = []
 
-    def _make(self, cluster: Cluster | None, seed: int) -> Playable:
+    def _make(self, cluster: str | None, seed: int) -> Playable:
         folder, spec = self._folder / "stack", self._scenario.spec()
         if cluster is None:
             return Stack(folder, spec, seed, self._on_event)
-        kube = connect(cluster.kubeconfig, cluster.context)
-        return ClusterStack(folder, spec, kube, cluster.namespace, cluster.system, self._on_event)
+        return ClusterStack(folder, spec, connect(), cluster, self._on_event)
 
     def run(self) -> int:
         interrupted = False
@@ -177,10 +170,7 @@ class _Demo:
             self._recorder.note("process", words, process=event.process, event=event.kind)
 
     def _start(self) -> Recorder:
-        local = isinstance(self._stack, Stack)
-        self._view.stage(
-            "starting Kafka, Flink, Triton, Envoy and the autoscaler" if local else "making the fleet on the cluster"
-        )
+        self._view.stage(self._stack.opening)
         began = time.time()  # a cluster's topics hold what earlier fleets of this name went through
         self._stack.start()
         recorder = Recorder(self._stack.bus(), self._stack.fleet, self._folder / "records.jsonl", since=began)

@@ -45,5 +45,4 @@ def play(
 
     if list_:
         raise typer.Exit(play_demo.list_scenarios())
-    where = None if cluster is None else play_demo.Cluster(cluster)
-    raise typer.Exit(play_demo.run(scenario, seed=seed, out=out, plain=plain, cluster=where))
+    raise typer.Exit(play_demo.run(scenario, seed=seed, out=out, plain=plain, cluster=cluster))

@@ -42,6 +42,8 @@ class Stack:
     `on_event` hears of steps and processes as they start, get ready or end; threads call it, and it must be quick.
     """
 
+    opening = "starting Kafka, Flink, Triton, Envoy and the autoscaler"
+
     def __init__(self, folder: Path, fleet: FleetSpec, seed: int, on_event: Callable[[Event], None] = lambda event: None) -> None:
         self.folder = folder.absolute()
         self.fleet = fleet

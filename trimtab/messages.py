@@ -60,6 +60,12 @@ class Snapshot(Message, frozen=True, kw_only=True):
     series: dict[str, float | None] = {}
 
 
+def nobody_listens(error: str | None) -> bool:
+    """Whether a failed scrape's `error` says that nobody listens there: such a target is gone, a silent one may serve."""
+    words = (error or "").lower()
+    return "refused" in words or "cannot connect" in words
+
+
 class Score(Message, frozen=True, kw_only=True):
     """How unusual one target looked to one detector in one tick. Key: fleet.
 

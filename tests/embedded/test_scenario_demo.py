@@ -46,6 +46,7 @@ class Child:
 class MemoryStack:
     """As `Stack`, with a bus in memory. It rolls back what is released, unless told otherwise."""
 
+    opening = "starting"
     made: "MemoryStack"
     fails: BaseException | None = None
     rolls_back = True
