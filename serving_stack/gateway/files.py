@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from serving_stack.gateway.render import BOOTSTRAP, CLUSTERS, ROUTES
+from serving_stack.gateway.render import BOOTSTRAP, CLUSTERS, ROUTES, named_clusters
 from trimtab.errors import Unavailable
 
 
@@ -19,7 +19,8 @@ def write(folder: Path, files: dict[str, dict[str, Any]]) -> list[str]:
     written only once: Envoy does not read it again. Raises Unavailable when the folder cannot be written.
     """
     try:
-        (folder / "xds").mkdir(parents=True, exist_ok=True)
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         files = files | {CLUSTERS: _with_leaving(folder, files)}
         order = sorted(files, key=lambda name: (name == ROUTES, name == CLUSTERS, name))
         return [name for name in order if _replace(folder, name, files[name])]
@@ -32,7 +33,7 @@ def _replace(folder: Path, name: str, content: dict[str, Any]) -> bool:
     text = json.dumps(content, indent=1, sort_keys=True)
     if path.exists() and (name == BOOTSTRAP or path.read_text() == text):
         return False
-    # The temporary file lies outside the watched folder: only the finished file makes an event there.
+    # The temporary file lies outside the watched folders: only the finished file makes an event there.
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     temporary.write_text(text)
     temporary.replace(path)
@@ -43,14 +44,13 @@ def _with_leaving(folder: Path, files: dict[str, dict[str, Any]]) -> dict[str, A
     """The new clusters and, from the file now in place, those that the route now in place still names."""
     wanted = files[CLUSTERS]
     try:
-        route = (folder / ROUTES).read_text()
-        present = json.loads((folder / CLUSTERS).read_text())["resources"]
+        route = json.loads((folder / ROUTES).read_text())
+        present = {cluster["name"]: cluster for cluster in json.loads((folder / CLUSTERS).read_text())["resources"]}
+        named = named_clusters(route, present)
     except (FileNotFoundError, ValueError, KeyError):
         return wanted
-    if route == json.dumps(files[ROUTES], indent=1, sort_keys=True):
-        return wanted
     names = {cluster["name"] for cluster in wanted["resources"]}
-    leaving = [cluster for cluster in present if cluster["name"] not in names]
+    leaving = [cluster for name, cluster in present.items() if name in named - names]
     if not leaving:
         return wanted
     return {"version_info": wanted["version_info"] + "+", "resources": wanted["resources"] + leaving}

@@ -1,9 +1,12 @@
 """From a `GatewayState` to Envoy's configuration files. Pure: the same state gives the same files.
 
     bootstrap.json      read once at start: ports, the listener, what is counted
-    xds/cds.json        the clusters: two per version, see below
-    xds/eds_v<n>.json   the endpoints of one version
-    xds/rds.json        the route: weights, timeouts, retries
+    eds/v<n>.json       the endpoints of one version
+    cds/clusters.json   the clusters: two per version, see below
+    rds/route.json      the route: weights, timeouts, retries
+
+Each kind has a directory of its own, as Envoy reads a file again at every event in its directory: in one directory the
+event of a cluster's endpoints could make it read a new route while the clusters that it names were still unread.
 
 Two Envoy clusters per version. ``<fleet>_v<n>`` is what the route's weights name: an aggregate over the version's own
 replicas first, then those of the stable pool, then those of the previous one. ``<fleet>_v<n>_replicas`` holds the endpoints.
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +32,8 @@ from serving_stack.gateway.state import GatewayPool, GatewayState, Patience, che
 Json = dict[str, Any]
 
 BOOTSTRAP = "bootstrap.json"
-CLUSTERS = "xds/cds.json"
-ROUTES = "xds/rds.json"
+CLUSTERS = "cds/clusters.json"
+ROUTES = "rds/route.json"
 NOBODY = "nobody.sock"
 """A socket that never exists. While a pool has no replica and no fallback has one, tries fail on it at once and come again
 after a back-off, so that a request waits for a replica instead of being refused."""
@@ -46,7 +50,7 @@ _MANY = 100_000  # circuit breakers: Trimtab decides what is too much, not the g
 
 def endpoints_file(version: int) -> str:
     """Where the endpoints of one version are, relative to the gateway's folder."""
-    return f"xds/eds_v{version}.json"
+    return f"eds/v{version}.json"
 
 
 def render(state: GatewayState, folder: Path) -> dict[str, Json]:
@@ -172,6 +176,14 @@ def _route(state: GatewayState) -> Json:
             }
         ],
     }
+
+
+def named_clusters(routes: Json, clusters: Mapping[str, Json]) -> set[str]:
+    """The clusters that rendered `routes` send to, and those that these fall back on. Raises KeyError when it is none of ours."""
+    route = routes["resources"][0]["virtual_hosts"][0]["routes"][0].get("route")
+    weighted = {cluster["name"] for cluster in route["weighted_clusters"]["clusters"]} if route else set()
+    chains = [clusters[name]["cluster_type"]["typed_config"]["clusters"] for name in weighted if name in clusters]
+    return weighted.union(*chains)
 
 
 def _forward(state: GatewayState, weighted: list[GatewayPool], patience: Patience) -> Json:

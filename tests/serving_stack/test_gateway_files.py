@@ -25,17 +25,17 @@ def pool(version: int, role: Any, weight: int, *endpoints: tuple[str, int]) -> G
 
 
 def weights(files: dict[str, Any]) -> dict[str, int]:
-    action = files["xds/rds.json"]["resources"][0]["virtual_hosts"][0]["routes"][0]
+    action = files["rds/route.json"]["resources"][0]["virtual_hosts"][0]["routes"][0]
     return {c["name"]: c["weight"] for c in action["route"]["weighted_clusters"]["clusters"]} if "route" in action else {}
 
 
 def chain(files: dict[str, Any], cluster: str) -> list[str]:
-    found = next(c for c in files["xds/cds.json"]["resources"] if c["name"] == cluster)
+    found = next(c for c in files["cds/clusters.json"]["resources"] if c["name"] == cluster)
     return list(found["cluster_type"]["typed_config"]["clusters"])
 
 
 def names(folder: Path) -> set[str]:
-    return {c["name"] for c in json.loads((folder / "xds/cds.json").read_text())["resources"]}
+    return {c["name"] for c in json.loads((folder / "cds/clusters.json").read_text())["resources"]}
 
 
 def test_who_answers_for_whom(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_who_answers_for_whom(tmp_path: Path) -> None:
 
 def test_the_pause_before_a_second_try_depends_on_whether_there_is_anybody_to_ask(tmp_path: Path) -> None:
     def pause(*pools: GatewayPool) -> str:
-        action = render(state(*pools), tmp_path)["xds/rds.json"]["resources"][0]["virtual_hosts"][0]["routes"][0]["route"]
+        action = render(state(*pools), tmp_path)["rds/route.json"]["resources"][0]["virtual_hosts"][0]["routes"][0]["route"]
         return str(action["retry_policy"]["per_try_timeout"])
 
     assert pause(pool(1, "stable", 100, A, B)) == "1.000s"
@@ -72,7 +72,7 @@ def test_any_valid_state_renders_and_in_the_same_way(pools: list[tuple[int, int,
     files = render(state(*made), Path("/x"))
     assert json.loads(json.dumps(files)) == files == render(state(*made), Path("/x"))
     for one in made:
-        endpoints = files[f"xds/eds_v{one.version}.json"]["resources"][0]["endpoints"][0]["lb_endpoints"]
+        endpoints = files[f"eds/v{one.version}.json"]["resources"][0]["endpoints"][0]["lb_endpoints"]
         # none only where another pool stands in
         assert endpoints or any(other.endpoints and other.role != "canary" for other in made)
     if any(one.weight for one in made):
@@ -100,19 +100,39 @@ def test_writes_only_what_changed_and_the_bootstrap_once(tmp_path: Path) -> None
     before = state(pool(1, "stable", 100, A), pool(2, "canary", 0, B))
     assert "bootstrap.json" in write(tmp_path, render(before, tmp_path))
     assert write(tmp_path, render(before, tmp_path)) == []
-    assert write(tmp_path, render(state(pool(1, "stable", 90, A), pool(2, "canary", 10, B)), tmp_path)) == ["xds/rds.json"]
+    assert write(tmp_path, render(state(pool(1, "stable", 90, A), pool(2, "canary", 10, B)), tmp_path)) == ["rds/route.json"]
     after = state(pool(1, "stable", 90, A), pool(2, "canary", 10, B, C))
-    assert write(tmp_path, render(after, tmp_path)) == ["xds/eds_v2.json"]
+    assert write(tmp_path, render(after, tmp_path)) == ["eds/v2.json"]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_version_that_leaves_keeps_its_clusters_while_a_route_may_name_them(tmp_path: Path) -> None:
     write(tmp_path, render(state(pool(1, "stable", 100, A)), tmp_path))
     alone = render(state(pool(2, "stable", 100, B)), tmp_path)
-    assert write(tmp_path, alone) == ["xds/eds_v2.json", "xds/cds.json", "xds/rds.json"]  # the route comes last
+    assert write(tmp_path, alone) == ["eds/v2.json", "cds/clusters.json", "rds/route.json"]  # the route comes last
     assert names(tmp_path) == {"intent_v1", "intent_v1_replicas", "intent_v2", "intent_v2_replicas"}
-    assert write(tmp_path, alone) == ["xds/cds.json"]
+    assert write(tmp_path, alone) == ["cds/clusters.json"]
     assert names(tmp_path) == {"intent_v2", "intent_v2_replicas"}
+
+
+def test_clusters_do_not_pile_up_when_every_state_changes_the_route(tmp_path: Path) -> None:
+    for version in range(1, 20):
+        write(tmp_path, render(state(pool(version, "stable", 100, A)), tmp_path))
+        assert len(names(tmp_path)) <= 4
+
+
+def test_each_kind_of_resource_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    """Envoy reads a file again at each event in its directory, so one kind's event must not make it read another's."""
+    kinds = [
+        {
+            Path(name).parent
+            for name in render(state(pool(1, "stable", 90, A), pool(2, "canary", 10, B)), tmp_path)
+            if kind in name
+        }
+        for kind in ("eds/", "cds/", "rds/", "bootstrap")
+    ]
+    assert all(len(directories) == 1 for directories in kinds)
+    assert len(set.union(*kinds)) == 4
 
 
 def test_says_what_is_missing(tmp_path: Path) -> None:
@@ -126,6 +146,6 @@ def test_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_broken_file_in_place_is_replaced(tmp_path: Path) -> None:
     files = render(state(pool(1, "stable", 100, A)), tmp_path)
     write(tmp_path, files)
-    (tmp_path / "xds/cds.json").write_text("{broken")
-    assert "xds/cds.json" in write(tmp_path, files)
+    (tmp_path / "cds/clusters.json").write_text("{broken")
+    assert "cds/clusters.json" in write(tmp_path, files)
     assert names(tmp_path) == {"intent_v1", "intent_v1_replicas"}

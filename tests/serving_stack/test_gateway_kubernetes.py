@@ -107,7 +107,7 @@ def test_the_selector_leaves_out_quarantined_pods() -> None:
 def test_names_of_namespace_and_fleet_make_one_envoy_cluster_name(tmp_path: Path) -> None:
     longest = f"{'n' * 63}_{'f' * 40}"
     files = render(gateway_state(longest, PLAN, []), tmp_path)
-    names = {cluster["name"] for cluster in files["xds/cds.json"]["resources"]}
+    names = {cluster["name"] for cluster in files["cds/clusters.json"]["resources"]}
     assert names == {f"{longest}_v{version}{end}" for version in (1, 2) for end in ("", "_replicas")}
 
 
