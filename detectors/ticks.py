@@ -38,6 +38,7 @@ class Ticker:
         self.open: dict[int, dict[str, Snapshot]] = {}
         self.first: dict[int, float] = {}
         self.seen: dict[str, int] = {}  # live target -> newest tick in which it reported
+        self.missed: dict[str, int] = {}  # live target -> closed ticks since then in which others reported
         self.closed: int | None = None
         self.started: float | None = None
         self.heard = -math.inf  # processing time of the last snapshot
@@ -55,7 +56,7 @@ class Ticker:
         tick = self._of(snapshot)
         if self.closed is not None and tick <= self.closed:
             self.late += 1
-            self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
+            self._see(snapshot.target, tick)
             if not snapshot.up and self.closed - tick < self.forget_ticks:
                 self._hold(self.closed + 1, snapshot, now)
             return []
@@ -66,12 +67,16 @@ class Ticker:
             if snapshot.time <= held[snapshot.target].time:
                 return []
         self._keep(tick, snapshot, now)
-        self.seen[snapshot.target] = max(tick, self.seen.get(snapshot.target, tick))
+        self._see(snapshot.target, tick)
         return self._complete() + self.advance(now)
 
     def _keep(self, tick: int, snapshot: Snapshot, now: float) -> None:
         self.open.setdefault(tick, {})[snapshot.target] = snapshot
         self.first.setdefault(tick, now)
+
+    def _see(self, target: str, tick: int) -> None:
+        self.seen[target] = max(tick, self.seen.get(target, tick))
+        self.missed.pop(target, None)
 
     def _of(self, snapshot: Snapshot) -> int:
         return math.floor(snapshot.time / self.interval)
@@ -132,11 +137,12 @@ class Ticker:
         self.first.pop(tick, None)
         self.closed = tick
         silent = [target for target, last in self.seen.items() if target not in snapshots and last < tick]
-        # When nothing at all is heard, the silence is the collector's: nobody is forgotten.
+        # When nothing at all is heard, the silence is the collector's: it counts against nobody, also not once others are back.
         if snapshots:
             for target in silent:
-                if tick - self.seen[target] >= self.forget_ticks:
-                    del self.seen[target]
+                self.missed[target] = self.missed.get(target, 0) + 1
+                if self.missed[target] >= self.forget_ticks:
+                    del self.seen[target], self.missed[target]
         return Tick(tick, (tick + 1) * self.interval, snapshots, [t for t in silent if t in self.seen])
 
     def dump(self) -> dict[str, Any]:
@@ -145,6 +151,7 @@ class Ticker:
             "open": [[tick, list(held.values())] for tick, held in self.open.items()],
             "first": list(self.first.items()),
             "seen": self.seen,
+            "missed": self.missed,
             "closed": self.closed,
             "heard": self.heard,
             "refused": [self.late, self.rejected_future, self.duplicate],
@@ -155,4 +162,5 @@ class Ticker:
         self.open = {t: {s["target"]: msgspec.convert(s, Snapshot) for s in held} for t, held in state["open"]}
         self.first = dict(state["first"])
         self.seen, self.closed, self.heard = dict(state["seen"]), state["closed"], state["heard"]
+        self.missed = dict(state.get("missed", {}))
         self.late, self.rejected_future, self.duplicate = state["refused"]

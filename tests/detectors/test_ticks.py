@@ -61,6 +61,17 @@ def test_nobody_is_forgotten_in_total_silence() -> None:
     assert [tick.id for tick in done] == sorted({tick.id for tick in done})
 
 
+def test_who_comes_back_a_tick_after_the_others_is_not_forgotten() -> None:
+    t = ticker()
+    warm(t)
+    for k in range(4, 20):
+        t.advance(k + 0.7)
+    t.offer(snap("a", 20.9), 20.9)
+    done = [*t.advance(22.7), *t.offer(snap("b", 21.1), 22.8)]
+    assert next(tick for tick in done if tick.id == 20).silent == ["b"]
+    assert set(t.seen) == {"a", "b"}
+
+
 def test_the_future_moves_nothing_and_is_counted() -> None:
     t = ticker()
     warm(t)

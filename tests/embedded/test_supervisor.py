@@ -200,10 +200,12 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
     assert other.exists()
 
 
+# A shell that starts jobs in the background has them ignore SIGINT, and the tests may be one.
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from embedded.supervisor import ProcessSpec, Supervisor
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder, code, mark, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 with Supervisor(folder) as supervisor:
     for name in ("one", "two"):
