@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 
 from serving_stack.banking import questions
 from serving_stack.export import FLOAT, INT8, INTENTS, TOKENIZER
+from serving_stack.intervals import wilson
 
 BATCH = 64
 
@@ -37,17 +37,6 @@ class Accuracy:
     def as_dict(self) -> dict[str, float | int | str]:
         """For a result file."""
         return asdict(self)
-
-
-def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval of a ratio: (low, high), 0..1. Wilson, J. Am. Stat. Assoc. 22 (1927)."""
-    if total <= 0 or not 0 <= right <= total:
-        raise ValueError(f"{right} of {total} is no ratio")
-    ratio = right / total
-    middle = ratio + z * z / (2 * total)
-    spread = z * math.sqrt(ratio * (1 - ratio) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def measure(exported: Path, threads: int | None = None) -> list[Accuracy]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_stack.accuracy import wilson
 from serving_stack.banking import digest, hold_out, intents, questions
+from serving_stack.intervals import wilson
 from serving_stack.recipe import Recipe, batches, chosen, rate_at
 
 
