@@ -14,7 +14,7 @@ from pydantic import Field, StrictInt, StringConstraints, model_validator
 from embedded.events import LASTING, Event, Part
 from embedded.expectations import Expectation
 from embedded.units import Duration, PositiveDuration, Rate, Share
-from serving_stack.traffic.plan import Trace
+from serving_stack.traffic.recorded import Trace
 from trimtab import yamlfile
 from trimtab.errors import SettingsError
 from trimtab.messages import FleetSpec, Slo

@@ -6,30 +6,18 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-import aiohttp
-import msgspec
+import numpy as np
 
 from serving_stack.traffic.arrivals import arrival_blocks
+from serving_stack.traffic.client import Client, Reply, connect
 from serving_stack.traffic.plan import Plan
-from serving_stack.traffic.questions import Question, read_answer
+from serving_stack.traffic.questions import Question
 from serving_stack.traffic.tally import UNKNOWN, Outcome, Result
+from serving_stack.traffic.target import Target
 
 DROPPED = "dropped: too many requests in flight"
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where requests go and how long the client waits. `max_in_flight` bounds memory: beyond it a request counts as an error."""
-
-    url: str
-    model: str
-    timeout: float = 20.0
-    max_in_flight: int = 5000
-
-    @property
-    def infer_url(self) -> str:
-        return f"{self.url.rstrip('/')}/v2/models/{self.model}/infer"
 
 
 class Generator:
@@ -45,6 +33,7 @@ class Generator:
         self._plan = plan
         self._target = target
         self._questions = itertools.cycle(questions)
+        self._adapters = _drawn(target, plan.seed)
         self._on_result = on_result
         # One clock for all: wall time at the start, monotonic from there on.
         self._offset = time.time() - time.monotonic()
@@ -57,24 +46,26 @@ class Generator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sends until the plan ends or `stop` is set, then waits for open answers: as long as a client would, or, when
-        stopped, two seconds. What is open then is in `unfinished`, neither right nor wrong."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        timeout = aiohttp.ClientTimeout(total=self._target.timeout)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
-            await self._send_all(session, stopped)
+        stopped, two seconds. What is open then is in `unfinished`, neither right nor wrong. Raises SettingsError or Missing for a
+        target that cannot be asked, before anything is sent."""
+        client = connect(self._target)
+        stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
+        try:
+            await self._send_all(client, stopped)
             while self._tasks and not stopped.done():
                 await asyncio.wait([*self._tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=2.0)
-            stopped.cancel()
             left = list(self._tasks)
             self.unfinished = len(left)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+        finally:
+            stopped.cancel()
+            await client.close()
 
-    async def _send_all(self, session: aiohttp.ClientSession, stopped: asyncio.Task[object]) -> None:
+    async def _send_all(self, client: Client, stopped: asyncio.Task[object]) -> None:
         for block in arrival_blocks(self._plan):
             for at in block.tolist():
                 delay = self._zero + at - time.monotonic()
@@ -82,68 +73,53 @@ class Generator:
                     await asyncio.wait([stopped], timeout=delay)
                 if stopped.done():
                     return
-                self._send(session, at)
+                self._send(client, at)
+            await asyncio.sleep(0)  # blocks may be empty for long
+            if stopped.done():
+                return
         if math.isfinite(self._plan.end):
             await asyncio.wait([stopped], timeout=max(0.0, self._zero + self._plan.end - time.monotonic()))
         else:
             await stopped  # every rate is zero from here on: nothing more to send
 
-    def _send(self, session: aiohttp.ClientSession, at: float) -> None:
+    def _send(self, client: Client, at: float) -> None:
         self.scheduled += 1
         self.behind = max(self.behind, time.monotonic() - self._zero - at)
-        question = next(self._questions)
+        question, adapter = next(self._questions), next(self._adapters)
         if len(self._tasks) >= self._target.max_in_flight:
-            self._end(at, "error", error=DROPPED)
+            self._end(at, adapter, question, Reply(error=DROPPED))
             return
-        task = asyncio.create_task(self._ask(session, at, question))
+        task = asyncio.create_task(self._ask(client, at, question, adapter))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, session: aiohttp.ClientSession, at: float, question: Question) -> None:
-        # Triton compresses for whoever allows it: work for both sides that a short answer does not repay.
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        try:
-            async with session.post(self._target.infer_url, data=question.body, headers=headers) as response:
-                body = await response.read()
-        except TimeoutError:
-            self._end(at, "error", error=f"no answer within {self._target.timeout:g} s")
-            return
-        except (aiohttp.ClientError, OSError) as error:
-            self._end(at, "error", error=type(error).__name__)
-            return
-        assigned = response.headers.get("x-trimtab-assigned")
-        tries = response.headers.get("x-envoy-attempt-count", "1")
-        attempts = int(tries) if tries.isdigit() else 1
-        if response.status != 200:
-            self._end(at, "error", error=f"HTTP {response.status}", assigned=assigned, attempts=attempts)
-            return
-        try:
-            version, label = read_answer(body)
-        except (ValueError, msgspec.DecodeError):
-            self._end(at, "error", error="not an inference answer", assigned=assigned, attempts=attempts)
-            return
-        outcome: Outcome = "ok" if label == question.label else "wrong"
-        self._end(at, outcome, version=version, assigned=assigned, attempts=attempts)
+    async def _ask(self, client: Client, at: float, question: Question, adapter: str | None) -> None:
+        self._end(at, adapter, question, await client.ask(question, adapter))
 
-    def _end(
-        self,
-        at: float,
-        outcome: Outcome,
-        *,
-        version: str = UNKNOWN,
-        assigned: str | None = None,
-        attempts: int = 1,
-        error: str | None = None,
-    ) -> None:
+    def _end(self, at: float, adapter: str | None, question: Question, reply: Reply) -> None:
+        outcome: Outcome = "error" if reply.error is not None else "ok" if reply.label == question.label else "wrong"
         intended = self._zero + at
         result = Result(
             time=round(intended + self._offset, 4),
             at=round(at, 4),
             latency=round(time.monotonic() - intended, 5),
             outcome=outcome,
-            version=version,
-            assigned=assigned,
-            attempts=attempts,
-            error=error,
+            version=reply.version or UNKNOWN,
+            assigned=reply.assigned,
+            attempts=reply.attempts,
+            adapter=adapter,
+            error=reply.error,
         )
         self._on_result(result)
+
+
+def _drawn(target: Target, seed: int) -> Iterator[str | None]:
+    """The adapter of each request, drawn by popularity, the same for the same seed; None without adapters."""
+    if not target.adapters:
+        yield from itertools.repeat(None)
+    weights = np.arange(1, len(target.adapters) + 1, dtype=np.float64) ** -target.skew
+    up_to = np.cumsum(weights / weights.sum())
+    rng = np.random.default_rng([seed, len(target.adapters)])
+    while True:
+        for place in np.searchsorted(up_to, rng.random(1024), side="right"):
+            yield target.adapters[min(int(place), len(target.adapters) - 1)]

@@ -13,10 +13,11 @@ from trimtab.errors import Missing
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One request body (KServe v2 JSON, one text) and the label that answers it."""
+    """One request body (KServe v2 JSON, one text), the label that answers it, and the text."""
 
     body: bytes
     label: str
+    text: str = ""
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -45,14 +46,25 @@ def banking77(seed: int) -> list[Question]:
 
 def question(text: str, label: str) -> Question:
     """The request that asks for the label of `text`."""
+    return Question(infer_body(text), label, text)
+
+
+def infer_body(text: str, adapter: str | None = None) -> bytes:
+    """The request that asks for the label of `text`, of the model itself or of one of its adapters."""
     inputs = [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]
-    return Question(msgspec.json.encode({"inputs": inputs, "outputs": [{"name": "label"}]}), label)
+    parameters = {} if adapter is None else {"parameters": {"adapter": adapter}}
+    return msgspec.json.encode({"inputs": inputs, "outputs": [{"name": "label"}], **parameters})
 
 
 def read_answer(body: bytes) -> tuple[str, str]:
     """The model version and the label in an answer. Raises ValueError when it is not such an answer."""
     answer = _answers.decode(body)
     for output in answer.outputs:
-        if output.name == "label" and len(output.data) == 1:
+        if output.name == "label" and len(output.data) == 1 and is_version(answer.model_version):
             return answer.model_version, output.data[0]
-    raise ValueError("no single label among the outputs")
+    raise ValueError("no version, or no single label among the outputs")
+
+
+def is_version(text: str) -> bool:
+    """Whether this is a version of a model and nothing that a broken server made up: it becomes a label of metrics."""
+    return text.isascii() and text.isdigit() and len(text) <= 10

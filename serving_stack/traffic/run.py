@@ -6,26 +6,40 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from serving_stack.traffic.generator import Generator, Target
+from serving_stack.traffic.generator import Generator
+from serving_stack.traffic.histogram import HistogramLog
 from serving_stack.traffic.metrics import TrafficMetrics
 from serving_stack.traffic.plan import Plan
 from serving_stack.traffic.questions import Question, banking77
 from serving_stack.traffic.tally import Result, Tally
+from serving_stack.traffic.target import Target
 from trimtab.errors import Unavailable
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run writes: JSON lines per second, JSON lines per request, and one JSON summary at the end."""
+    """Where a run writes: JSON lines per second, JSON lines per request, an HDR histogram log per second, and one JSON summary
+    at the end."""
 
     log: Path | None = None
     requests: Path | None = None
+    histograms: Path | None = None
     summary: Path | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run stands: seconds from time zero, the plan's end (infinite without one), the last second's line of the log, and the
+    summary so far."""
+
+    at: float
+    end: float
+    second: dict[str, object]
+    total: dict[str, object]
 
 
 class Run:
@@ -36,7 +50,15 @@ class Run:
     `at` seconds from time zero, latencies seconds.
     """
 
-    def __init__(self, plan: Plan, target: Target, questions: Sequence[Question], start_at: float, files: Files) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        target: Target,
+        questions: Sequence[Question],
+        start_at: float,
+        files: Files,
+        show: Callable[[Progress], None] | None = None,
+    ) -> None:
         self.metrics = TrafficMetrics()
         self._start_at = start_at
         self._total = Tally()
@@ -47,12 +69,18 @@ class Run:
         self._generator = Generator(plan, target, questions, start_at, self._take)
         self._log: IO[bytes] | None = None
         self._requests: IO[bytes] | None = None
+        self._histograms: HistogramLog | None = None
+        self._second_began = time.time()
+        self._plan = plan
+        self._show = show
 
     async def run(self, stop: asyncio.Event) -> dict[str, object]:
         """Sends everything and returns the summary, which it also writes. Raises Unavailable when a file cannot be written."""
         with contextlib.ExitStack() as stack:
             self._log = _open(self._files.log, stack)
             self._requests = _open(self._files.requests, stack)
+            if (histograms := _open(self._files.histograms, stack)) is not None:
+                self._histograms = HistogramLog(histograms, self._second_began)
             ticking = asyncio.create_task(self._tick())
             try:
                 await self._generator.run(stop)
@@ -101,7 +129,9 @@ class Run:
         self.metrics.scheduled.inc(sent)
         self.metrics.in_flight.set(self._generator.in_flight)
         whole, *versions = self._second.lines()
-        self._second = Tally()
+        if self._histograms:
+            self._histograms.write(self._second.latencies(), self._second_began, now)
+        self._second_began, self._second = now, Tally()
         when: dict[str, object] = {"time": round(now, 3), "at": round(now - self._start_at, 3)}
         lines = [
             {**when, **whole, "sent": sent, "in_flight": self._generator.in_flight},
@@ -112,6 +142,8 @@ class Run:
             self._log.flush()
         if self._requests:
             self._requests.flush()
+        if self._show:
+            self._show(Progress(at=now - self._start_at, end=self._plan.end, second=lines[0], total=self._total.summary()))
 
 
 def _open(path: Path | None, stack: contextlib.ExitStack) -> IO[bytes] | None:
@@ -125,14 +157,24 @@ def _open(path: Path | None, stack: contextlib.ExitStack) -> IO[bytes] | None:
 
 
 def send(
-    plan: Plan, target: Target, *, files: Files, start_at: float | None = None, metrics_port: int | None = None
+    plan: Plan,
+    target: Target,
+    *,
+    files: Files,
+    start_at: float | None = None,
+    metrics_port: int | None = None,
+    show: Callable[[Progress], None] | None = None,
 ) -> dict[str, object]:
     """Sends a plan's traffic until it ends, or SIGTERM or SIGINT arrives, and returns the summary.
 
-    Raises Missing without the questions, Unavailable when the metrics port is taken or a file cannot be written.
+    `show` is called each second. Raises Missing without the questions, SettingsError for a target or a trace that is none,
+    Unavailable when the metrics port is taken or a file cannot be written.
     """
+    target.check()
+    for segment in plan.segments:
+        segment.recording()  # a wrong file is refused now and not when its turn comes
     zero = time.time() + plan.warmup if start_at is None else start_at
-    run = Run(plan, target, banking77(plan.seed), zero, files)
+    run = Run(plan, target, banking77(plan.seed), zero, files, show)
     if metrics_port is not None:
         run.metrics.serve(metrics_port)
 

@@ -8,7 +8,11 @@ from typing import Literal
 
 import msgspec
 
+from serving_stack.intervals import wilson
+from serving_stack.traffic.histogram import Latencies
+
 Outcome = Literal["ok", "wrong", "error"]
+_OUTCOMES: tuple[Outcome, ...] = ("ok", "wrong", "error")
 UNKNOWN = "unknown"
 """The version of a request that nobody answered."""
 
@@ -26,30 +30,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = UNKNOWN
     assigned: str | None = None
     attempts: int = 1
+    adapter: str | None = None
     error: str | None = None
-
-
-class Latencies:
-    """A histogram with buckets 1 % apart: percentiles of any number of values to within 1 %."""
-
-    _GROWTH = math.log(1.01)
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-        self._total = 0
-
-    def add(self, seconds: float) -> None:
-        self._counts[math.ceil(math.log(max(seconds, 1e-6)) / self._GROWTH)] += 1
-        self._total += 1
-
-    def percentile(self, p: float) -> float | None:
-        """The p-th percentile in seconds; None when there is no value."""
-        left = math.ceil(self._total * p / 100)
-        for bucket in sorted(self._counts):
-            left -= self._counts[bucket]
-            if left <= 0:
-                return round(math.exp(bucket * self._GROWTH), 6)
-        return None
 
 
 class Tally:
@@ -60,11 +42,16 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self._latencies = Latencies()
         self._by_version: dict[str, Tally] = {}
+        self._by_adapter: dict[str, Counter[Outcome]] = {}
         self._first: dict[str, dict[str, float]] = {}
 
     def add(self, result: Result) -> None:
         self._count(result)
-        self._by_version.setdefault(result.version, Tally())._count(result)
+        if result.version not in self._by_version:
+            self._by_version[result.version] = Tally()
+        self._by_version[result.version]._count(result)
+        if result.adapter is not None:
+            self._by_adapter.setdefault(result.adapter, Counter())[result.outcome] += 1
         self._notice_first(result)
 
     def _count(self, result: Result) -> None:
@@ -97,6 +84,13 @@ class Tally:
             "p99": self._latencies.percentile(99),
         }
 
+    def latencies(self) -> dict[str | None, Latencies]:
+        """Of what was answered: all of it under None, and per version."""
+        each: dict[str | None, Latencies] = {
+            version: tally._latencies for version, tally in sorted(self._by_version.items()) if version != UNKNOWN
+        }
+        return {None: self._latencies} | each
+
     def lines(self) -> list[dict[str, object]]:
         """One line for everything (version None) and one per version that answered."""
         each = [{"version": version, **tally.line()} for version, tally in sorted(self._by_version.items())]
@@ -114,7 +108,13 @@ class Tally:
             "error_ratio": self.outcomes["error"] / ended if ended else None,
             "error_kinds": dict(self.errors),
             "latency_seconds": self._percentiles(),
+            "accuracy": _accuracy(self.outcomes),
             "versions": {version: self._version(version) for version in versions},
+            **(
+                {"adapters": {name: _adapter(self._by_adapter[name]) for name in sorted(self._by_adapter)}}
+                if self._by_adapter
+                else {}
+            ),
         }
 
     def _percentiles(self) -> dict[str, float | None]:
@@ -129,7 +129,21 @@ class Tally:
         bad = min((first[kind] for kind in ("first_error", "first_retried") if kind in first), default=None)
         return {
             **counts,
+            "accuracy": _accuracy(tally.outcomes),
             "latency_seconds": tally._percentiles(),
             **{kind: first.get(kind) for kind in kinds},
             "first_bad": bad,
         }
+
+
+def _accuracy(outcomes: Counter[Outcome]) -> dict[str, float] | None:
+    """The share of right ones among the answers, with its 95 % interval (Wilson); None without answers."""
+    answered = outcomes["ok"] + outcomes["wrong"]
+    if not answered:
+        return None
+    low, high = wilson(outcomes["ok"], answered)
+    return {"value": round(outcomes["ok"] / answered, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def _adapter(outcomes: Counter[Outcome]) -> dict[str, object]:
+    return {**{outcome: outcomes[outcome] for outcome in _OUTCOMES}, "accuracy": _accuracy(outcomes)}

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
 
 from serving_stack.gateway import GatewayPool
-from serving_stack.traffic import Files, Plan, Result, Run, Segment, Surge, Target, arrival_times
+from serving_stack.traffic import Files, Plan, Progress, Result, Run, Segment, Surge, Target, arrival_times
 from serving_stack.traffic.generator import DROPPED, Generator
 from serving_stack.traffic.questions import banking77
 from trimtab.errors import Unavailable
@@ -44,12 +46,18 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_every_request_is_sent_judged_and_written_down(gateway: Callable[..., Any], upstream: Any, tmp_path: Path) -> None:
     plan = Plan(seed=1, duration=4, warmup=1, segments=(Segment(rate=40),), surges=(Surge(at=2, factor=3, lasts=1),))
-    files = Files(log=tmp_path / "log", requests=tmp_path / "deep/requests", summary=tmp_path / "summary.json")
+    files = Files(
+        log=tmp_path / "log",
+        requests=tmp_path / "deep/requests",
+        histograms=tmp_path / "traffic.hlog",
+        summary=tmp_path / "summary.json",
+    )
+    seen: list[Progress] = []
 
     async def scene() -> tuple[dict[str, Any], Run]:
         a, b = upstream(1, labels=WRITTEN), upstream(2, "wrong")
         async with gateway(*pools(a, b), upstreams=(a, b)) as g:
-            run = Run(plan, Target(url=g.url, model="intent"), QUESTIONS, time.time() + 1.2, files)
+            run = Run(plan, Target(url=g.url, model="intent"), QUESTIONS, time.time() + 1.2, files, seen.append)
             return await run.run(asyncio.Event()), run
 
     summary, run = asyncio.run(scene())
@@ -68,6 +76,18 @@ def test_every_request_is_sent_judged_and_written_down(gateway: Callable[..., An
     log = lines(tmp_path / "log")
     assert sum(line["sent"] for line in log if line["version"] is None) == len(times)
     assert sum(line["wrong"] for line in log if line["version"] == "2") == sum(r["outcome"] == "wrong" for r in requests)
+
+    histogram = HdrHistogram(1, 3_600_000_000, 3)
+    reader = HistogramLogReader(str(tmp_path / "traffic.hlog"), histogram)
+    intervals = iter(reader.get_next_interval_histogram, None)
+    by_tag = Counter[str | None]()
+    for interval in intervals:
+        by_tag[interval.get_tag()] += interval.get_total_count()
+    answered = Counter(r["version"] for r in requests)
+    assert by_tag == {None: len(times), "v1": answered["1"], "v2": answered["2"]}
+
+    assert sum(progress.second["sent"] for progress in seen) == len(times)  # type: ignore[misc]
+    assert seen[-1].end == 4 and seen[-1].total["ended"] == summary["ended"]
 
     value = run.metrics.registry.get_sample_value
     outcomes = Counter((r["version"], r["outcome"]) for r in requests)

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_stack.traffic.questions import banking77, question, read_answer
-from serving_stack.traffic.tally import Latencies, Result, Tally
+from serving_stack.traffic.tally import Result, Tally
 
 
 def result(at: float, outcome: str = "ok", latency: float = 0.01, **more: object) -> Result:
     return Result(time=1000 + at, at=at, latency=latency, outcome=outcome, **more)  # type: ignore[arg-type]
-
-
-@given(st.lists(st.floats(1e-5, 100), min_size=1, max_size=200), st.sampled_from([1, 50, 90, 99, 99.9, 100]))
-def test_percentiles_are_within_a_percent(values: list[float], p: float) -> None:
-    latencies = Latencies()
-    for value in values:
-        latencies.add(value)
-    exact = float(np.percentile(values, p, method="inverted_cdf"))
-    assert latencies.percentile(p) == pytest.approx(exact, rel=0.011, abs=2e-6)
-
-
-def test_no_values_no_percentile() -> None:
-    assert Latencies().percentile(99) is None
-    assert Tally().summary()["error_ratio"] is None
 
 
 def test_the_first_bad_response_of_each_version() -> None:
@@ -50,6 +35,31 @@ def test_the_first_bad_response_of_each_version() -> None:
     assert summary["error_ratio"] == pytest.approx(2 / 5)
     assert summary["error_kinds"] == {"HTTP 503": 1, "no answer within 20 s": 1}
     assert versions["unknown"]["error"] == 2
+
+
+def test_accuracy_is_of_what_was_answered_with_its_interval() -> None:
+    tally = Tally()
+    assert tally.summary()["accuracy"] is None
+    for i in range(100):
+        tally.add(result(i, "wrong" if i % 10 == 0 else "ok", version="1"))
+    tally.add(result(101, "error", error="HTTP 503"))
+    summary = tally.summary()
+    versions = summary["versions"]
+    assert isinstance(versions, dict)
+    # statsmodels: proportion_confint(90, 100, method="wilson") == (0.8256, 0.9448)
+    assert summary["accuracy"] == versions["1"]["accuracy"] == {"value": 0.9, "low": 0.8256, "high": 0.9448}
+    assert versions["unknown"]["accuracy"] is None
+    assert "adapters" not in summary
+
+
+def test_adapters_are_counted_apart() -> None:
+    tally = Tally()
+    for adapter, outcome in (("b", "ok"), ("a", "wrong"), ("b", "ok"), ("b", "error")):
+        tally.add(result(1, outcome, version="1", adapter=adapter))
+    adapters = tally.summary()["adapters"]
+    assert isinstance(adapters, dict)
+    assert {name: (one["ok"], one["wrong"], one["error"]) for name, one in adapters.items()} == {"a": (0, 1, 0), "b": (2, 0, 1)}
+    assert adapters["b"]["accuracy"]["value"] == 1.0
 
 
 def test_questions_are_the_whole_test_split_in_a_seeded_order() -> None:
