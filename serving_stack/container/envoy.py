@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from serving_stack.gateway import gateway_process
-from serving_stack.gateway.render import BOOTSTRAP, ROUTES
+from serving_stack.gateway.render import BOOTSTRAP
+from serving_stack.gateway.render_listener import ROUTES
 
 DRAIN_SECONDS = 15
 """How long an Envoy that leaves goes on telling clients to close their connections."""

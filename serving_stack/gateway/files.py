@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from serving_stack.gateway.render import BOOTSTRAP, CLUSTERS, ROUTES, named_clusters
+from serving_stack.gateway.render import BOOTSTRAP
+from serving_stack.gateway.render_clusters import with_chains
+from serving_stack.gateway.render_listener import CLUSTERS, ROUTES
+from serving_stack.gateway.render_routes import named_clusters
 from trimtab.errors import Unavailable
 
 
@@ -35,6 +38,7 @@ def _replace(folder: Path, name: str, content: dict[str, Any]) -> bool:
         return False
     # The temporary file lies outside the watched folders: only the finished file makes an event there.
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    temporary.touch(0o600 if '"credentials"' in text else 0o666)  # routes hold the tokens that are accepted
     temporary.write_text(text)
     temporary.replace(path)
     return True
@@ -46,7 +50,7 @@ def _with_leaving(folder: Path, files: dict[str, dict[str, Any]]) -> dict[str, A
     try:
         route = json.loads((folder / ROUTES).read_text())
         present = {cluster["name"]: cluster for cluster in json.loads((folder / CLUSTERS).read_text())["resources"]}
-        named = named_clusters(route, present)
+        named = with_chains(named_clusters(route), present)
     except (FileNotFoundError, ValueError, KeyError):
         return wanted
     names = {cluster["name"] for cluster in wanted["resources"]}

@@ -43,7 +43,9 @@ def gateway_process(folder: Path, *, concurrency: int = 1, validate: bool = Fals
     except FileNotFoundError as error:
         raise Missing(f"{folder / BOOTSTRAP} is not there: write the gateway's files before starting it") from error
     admin = bootstrap["admin"]["address"]["socket_address"]["port_value"]
-    listen = bootstrap["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"]
+    listener = bootstrap["static_resources"]["listeners"][0]
+    listen = listener["address"]["socket_address"]["port_value"]
+    scheme = "https" if "transport_socket" in listener["filter_chains"][0] else "http"
     argv = [
         str(envoy_binary()),
         "--config-path", str(folder / BOOTSTRAP),
@@ -59,5 +61,5 @@ def gateway_process(folder: Path, *, concurrency: int = 1, validate: bool = Fals
         env={},
         ready_url=f"http://127.0.0.1:{admin}/ready",
         metrics_url=f"http://127.0.0.1:{admin}/stats/prometheus",
-        url=f"http://127.0.0.1:{listen}",
+        url=f"{scheme}://127.0.0.1:{listen}",
     )

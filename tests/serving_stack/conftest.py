@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -28,13 +29,18 @@ def free_port() -> int:
 
 
 class Upstream:
-    """One replica. `mode`: ok, fail (HTTP 500), slow (0.2 s), hang (never answers), wrong (confident nonsense)."""
+    """One replica. `mode`: ok, fail (HTTP 500), slow (0.2 s), narrow (so long, one by one), hang, wrong (nonsense)."""
 
     def __init__(self, version: int, mode: str = "ok", labels: Mapping[str, str] | None = None) -> None:
         self.version, self.mode, self.labels = version, mode, labels or {}
         self.asked = 0
         self.answered = 0
+        self.now = self.most = 0
+        """Requests under way, now and at the most."""
+        self._one = asyncio.Lock()
         self.paths: list[str] = []
+        self.headers: Mapping[str, str] = {}
+        """Of the last request."""
         self.delay = 0.2
         self.at = ("127.0.0.1", free_port())
         self._runner: web.AppRunner | None = None
@@ -54,7 +60,19 @@ class Upstream:
     async def _handle(self, request: web.Request) -> web.Response:
         self.asked += 1
         self.paths.append(request.path_qs)
+        self.headers = request.headers
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await self._answer(request)
+        finally:
+            self.now -= 1
+
+    async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if self.mode == "narrow":
+            async with self._one:
+                await asyncio.sleep(self.delay)
         if self.mode == "hang":
             await asyncio.sleep(3600)
         if self.mode == "slow":
@@ -73,20 +91,14 @@ class Upstream:
 class Gateway:
     """An Envoy process and the state that it was last given."""
 
-    def __init__(self, folder: Path, patience: Patience) -> None:
+    def __init__(self, folder: Path, patience: Patience, **how: Any) -> None:
         self.folder = folder
-        self.state = GatewayState(fleet="intent", listen_port=free_port(), admin_port=free_port(), patience=patience)
+        self.state = GatewayState(fleet="intent", listen_port=free_port(), admin_port=free_port(), patience=patience, **how)
         self.session: aiohttp.ClientSession
         self._process: subprocess.Popen[bytes]
 
     def give(self, *pools: GatewayPool) -> None:
-        self.state = GatewayState(
-            fleet="intent",
-            listen_port=self.state.listen_port,
-            admin_port=self.state.admin_port,
-            pools=pools,
-            patience=self.state.patience,
-        )
+        self.state = msgspec.structs.replace(self.state, pools=pools)
         write(self.folder, render(self.state, self.folder))
 
     async def start(self) -> None:
@@ -150,13 +162,16 @@ def upstream() -> type[Upstream]:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Gateway]]:
-    """`async with gateway(*pools, upstreams=[...], patience=...) as g`: all started, and stopped at the end."""
+    """`async with gateway(*pools, upstreams=[...], patience=...) as g`: all started, and stopped at the end.
+
+    Other arguments are fields of the `GatewayState`.
+    """
 
     @contextlib.asynccontextmanager
     async def started(
-        *pools: GatewayPool, upstreams: tuple[Upstream, ...] = (), patience: Patience | None = None
+        *pools: GatewayPool, upstreams: tuple[Upstream, ...] = (), patience: Patience | None = None, **how: Any
     ) -> AsyncIterator[Gateway]:
-        gateway = Gateway(tmp_path / "gateway", patience or Patience())
+        gateway = Gateway(tmp_path / "gateway", patience or Patience(), **how)
         gateway.give(*pools)
         async with contextlib.AsyncExitStack() as stack:
             for each in upstreams:
@@ -178,7 +193,7 @@ def tiny_export(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_tiny() -> Callable[..., None]:
     """Writes such a model with another shape: `write_tiny(folder, classes=4)`."""
     return _write_tiny

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from serving_stack.gateway import GatewayPool, GatewayState, Patience, gateway_process, render, write
+from serving_stack.gateway import Admission, GatewayPool, GatewayState, Patience, gateway_process, render, write
 
 pytestmark = pytest.mark.integration
 
@@ -172,7 +172,8 @@ def test_killing_a_hanging_replica_frees_what_it_holds(gateway: Callable[..., An
         sick, fresh = upstream(1), upstream(1)
         process = subprocess.Popen([sys.executable, "-c", SERVER, str(sick.at[1]), "1"])
         try:
-            async with gateway(stable(sick), upstreams=(fresh,), patience=Patience(hedge_after_alone=14.0)) as g:
+            patient, many = Patience(hedge_after_alone=14.0), Admission(least=200)  # the limit has had no time to grow
+            async with gateway(stable(sick), upstreams=(fresh,), patience=patient, admission=many) as g:
                 assert (await g.ask())[0] == 200
                 process.send_signal(signal.SIGSTOP)
                 held = [asyncio.create_task(g.ask()) for _ in range(200)]

@@ -24,8 +24,19 @@ def pool(version: int, role: Any, weight: int, *endpoints: tuple[str, int]) -> G
     return GatewayPool(version=version, role=role, weight=weight, endpoints=endpoints)
 
 
+def routes(files: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(files["rds/route.json"]["resources"][0]["virtual_hosts"][0]["routes"])
+
+
+def usual(files: dict[str, Any]) -> dict[str, Any]:
+    """The route of an inference request without wishes."""
+    return next(
+        (each for each in routes(files) if "(infer|generate)" in each["match"].get("safe_regex", {}).get("regex", "")), {}
+    )
+
+
 def weights(files: dict[str, Any]) -> dict[str, int]:
-    action = files["rds/route.json"]["resources"][0]["virtual_hosts"][0]["routes"][0]
+    action = usual(files)
     return {c["name"]: c["weight"] for c in action["route"]["weighted_clusters"]["clusters"]} if "route" in action else {}
 
 
@@ -47,7 +58,7 @@ def test_who_answers_for_whom(tmp_path: Path) -> None:
 
 def test_the_pause_before_a_second_try_depends_on_whether_there_is_anybody_to_ask(tmp_path: Path) -> None:
     def pause(*pools: GatewayPool) -> str:
-        action = render(state(*pools), tmp_path)["rds/route.json"]["resources"][0]["virtual_hosts"][0]["routes"][0]["route"]
+        action = usual(render(state(*pools), tmp_path))["route"]
         return str(action["retry_policy"]["per_try_timeout"])
 
     assert pause(pool(1, "stable", 100, A, B)) == "1.000s"
