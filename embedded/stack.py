@@ -31,9 +31,11 @@ from embedded.parts import Parts
 from embedded.supervisor import Event, Process, Row, Supervisor
 from serving_stack import export, repository, triton
 from serving_stack.fault import Fault
+from serving_stack.gateway.settings import GatewaySettings
 from trimtab.bus import Bus
 from trimtab.errors import TrimtabError
 from trimtab.messages import FLEETS, FleetPlan, FleetSpec, FleetState, PoolPlan
+from trimtab.settings import load
 
 
 class Stack:
@@ -84,7 +86,7 @@ class Stack:
         supervisor = Supervisor(self.folder / "logs", self._on_event)
         self._targets = TargetsFile(self.folder / "targets.json")
         parts = self._parts = Parts(self.folder, self.fleet.fleet, self.fleet.model, supervisor, self._targets, self._on_event)
-        files = GatewayFiles(self.folder / "gateway", self.fleet.fleet)
+        files = GatewayFiles(self.folder / "gateway", self.fleet.fleet, self.fleet.model, load(GatewaySettings))
         self._host = FleetHost(
             self.fleet.fleet,
             supervisor,
@@ -246,6 +248,7 @@ class Stack:
             self._replicas / name,
             http_port=given.http,
             metrics_port=given.metrics,
+            grpc_port=given.grpc,
             fault_file=fault_file(self._replicas, name),
         )
 

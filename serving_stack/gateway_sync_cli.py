@@ -29,7 +29,9 @@ def _gateway_sync(
     import threading
 
     from serving_stack.gateway.kubernetes_sync import Sync
+    from serving_stack.gateway.settings import GatewaySettings
     from trimtab.kube import connect
+    from trimtab.settings import load
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -37,4 +39,4 @@ def _gateway_sync(
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     kube = connect()
-    Sync(kube, namespace or kube.namespace, fleet, folder).run(stop)
+    Sync(kube, namespace or kube.namespace, fleet, folder, load(GatewaySettings)).run(stop)

@@ -53,7 +53,7 @@ def replica_pod(fleet: Fleet, version: int, templates: Templates) -> Json:
         "triton",
         repository.image if repository is not None and repository.image else templates.serving_image,
         ["triton", "--model", spec.model, "--version", str(version)],
-        ports={"http": 8000, "metrics": 8002},
+        ports={"http": 8000, "grpc": 8001, "metrics": 8002},
         mounts=mounts,
         resources=_resources(fleet),
         probes={

@@ -24,9 +24,11 @@ from embedded.supervisor import Event, Supervisor
 from serving_stack import repository, triton
 from serving_stack.fault import Fault
 from serving_stack.gateway import place
+from serving_stack.gateway.settings import GatewaySettings
 from trimtab.bus import Bus
 from trimtab.errors import Missing, SettingsError, Unavailable
 from trimtab.messages import FLEETS, FleetPlan, FleetSpec, PoolPlan
+from trimtab.settings import load
 
 KAFKA_PAUSE_SECONDS = 2.0
 QUIET_SECONDS = 3.0
@@ -70,7 +72,7 @@ def run(how: Alone, bus: Bus, stop: threading.Event) -> None:
     supervisor = Supervisor(how.work / "logs", _say)
     targets = TargetsFile(how.targets)
     targets.set("also", other_targets(how.also))
-    files = GatewayFiles(how.gateway, how.spec.fleet, how.address, shared=True)
+    files = GatewayFiles(how.gateway, how.spec.fleet, how.spec.model, load(GatewaySettings), how.address, shared=True)
     files.place(place.LISTEN_PORT, place.ADMIN_PORT)
 
     def replica(name: str, version: int, given: Ports) -> ServingProcess:
@@ -81,6 +83,7 @@ def run(how: Alone, bus: Bus, stop: threading.Event) -> None:
             how.work / "replicas" / name,
             http_port=given.http,
             metrics_port=given.metrics,
+            grpc_port=given.grpc,
             fault_file=fault_file(how.work / "replicas", name),
             host=how.listen,
         )

@@ -54,8 +54,8 @@ class Ports:
 
 MakeReplica = Callable[[str, int, Ports], ServingProcess]
 """(name, version, ports) -> how to run it. Raises `TrimtabError` when there is no such version."""
-Publish = Callable[[list[GatewayPool], Mapping[str, int]], None]
-"""(pools, HTTP port by replica) -> writes them to the gateway."""
+Publish = Callable[[list[GatewayPool], Mapping[str, Ports]], None]
+"""(pools, ports by replica) -> writes them to the gateway."""
 
 
 @dataclass
@@ -227,7 +227,7 @@ class FleetHost:
         pools = routed(self._state, plan)
         if self._published != pools:
             named = [name for pool in pools for name in pool.listed]
-            self._publish(pools, {name: self._running[name].ports.http for name in named})
+            self._publish(pools, {name: self._running[name].ports for name in named})
             self._published = pools
         now = time.time()
         serving = in_traffic(pools)

@@ -24,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trimtab-container", description="Programs of the serving image's containers.")
     commands = parser.add_subparsers(required=True, metavar="PROGRAM")
 
-    triton = commands.add_parser("triton", help="serve one version of a model on ports 8000 (HTTP) and 8002 (metrics)")
+    triton = commands.add_parser(
+        "triton", help="serve one version of a model on ports 8000 (HTTP), 8001 (gRPC) and 8002 (metrics)"
+    )
     triton.add_argument("--model", required=True)
     triton.add_argument("--version", required=True, type=int)
     triton.add_argument("--store", type=Path, default=os.environ.get("TRIMTAB_MODEL_STORE", "/opt/trimtab/store"))

@@ -13,7 +13,7 @@ from serving_stack.repository import publish, versions
 from serving_stack.triton import ReplicaProcess, replica_process
 from trimtab.errors import Missing, SettingsError
 
-HTTP_PORT, METRICS_PORT = 8000, 8002
+HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 WORK = Path("/tmp/trimtab")  # noqa: S108 (the pod's own emptyDir)
 FAULT_FILE = WORK / "fault.json"
 """Where `trimtab-container fault` writes; see `serving_stack.fault`."""
@@ -48,6 +48,7 @@ def prepare(store: Path, model: str, version: int, drill: str, folder: Path) -> 
         folder,
         http_port=HTTP_PORT,
         metrics_port=METRICS_PORT,
+        grpc_port=GRPC_PORT,
         fault_file=FAULT_FILE,
         host="0.0.0.0",  # noqa: S104 (a pod's address is the pod's own; NetworkPolicies say who may come)
     )

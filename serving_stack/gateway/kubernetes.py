@@ -14,7 +14,7 @@ from trimtab.kube import is_ready
 from trimtab.messages import FleetPlan
 
 FLEET, ROLE, STATE, VERSION = (f"trimtab.dev/{name}" for name in ("fleet", "role", "state", "version"))
-CONTAINER, PORT = "triton", "http"
+CONTAINER, PORT, GRPC_PORT = "triton", "http", "grpc"
 
 
 class ReplicaPod(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,8 @@ class ReplicaPod(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     host: str
     port: int
+    grpc: int | None = None
+    """None: this replica speaks no gRPC."""
 
 
 def selector(name: str) -> str:
@@ -46,37 +48,46 @@ def replica_of(pod: Mapping[str, Any]) -> ReplicaPod | None:
     """The replica in a pod, or None while it cannot take requests: not Ready, leaving, without address, port or version."""
     metadata, status = pod["metadata"], pod.get("status", {})
     version = (metadata.get("labels") or {}).get(VERSION, "")
-    ports = [
-        port["containerPort"]
+    ports = {
+        port.get("name"): port["containerPort"]
         for container in pod.get("spec", {}).get("containers", ())
         if container["name"] == CONTAINER
         for port in container.get("ports") or ()
-        if port.get("name") == PORT
-    ]
-    if not (is_ready(pod) and version.isdecimal() and ports and status.get("podIP")) or metadata.get("deletionTimestamp"):
+    }
+    if not (is_ready(pod) and version.isdecimal() and PORT in ports and status.get("podIP")) or metadata.get("deletionTimestamp"):
         return None
-    return ReplicaPod(name=metadata["name"], version=int(version), host=status["podIP"], port=ports[0])
+    return ReplicaPod(
+        name=metadata["name"], version=int(version), host=status["podIP"], port=ports[PORT], grpc=ports.get(GRPC_PORT)
+    )
 
 
-def gateway_state(fleet: str, plan: FleetPlan | None, pods: Iterable[ReplicaPod]) -> GatewayState:
+def model_of(fleet: Mapping[str, Any]) -> str | None:
+    """The model that a ModelFleet serves; None when it is not there."""
+    return (fleet.get("spec") or {}).get("model")
+
+
+def gateway_state(fleet: str, plan: FleetPlan | None, pods: Iterable[ReplicaPod], model: str | None = None) -> GatewayState:
     """What the gateway should do. Pods of a version that the plan does not name, and quarantined ones, get nothing."""
     there = sorted(pods, key=lambda pod: pod.name)
+
+    def listed(version: int) -> list[ReplicaPod]:
+        return [pod for pod in there if pod.version == version and plan and pod.name not in plan.quarantined]
+
     return GatewayState(
         fleet=fleet,
         host=place.HOST,
         listen_port=place.LISTEN_PORT,
         admin_port=place.ADMIN_PORT,
         metrics_port=place.METRICS_PORT,
+        model=model,
+        grpc=True,
         pools=tuple(
             GatewayPool(
                 version=pool.version,
                 role=pool.role,
                 weight=pool.weight,
-                endpoints=tuple(
-                    (pod.host, pod.port)
-                    for pod in there
-                    if pod.version == pool.version and plan and pod.name not in plan.quarantined
-                ),
+                endpoints=tuple((pod.host, pod.port) for pod in listed(pool.version)),
+                grpc=tuple((pod.host, pod.grpc) for pod in listed(pool.version) if pod.grpc),
             )
             for pool in (plan.pools if plan else ())
         ),

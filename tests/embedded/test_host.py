@@ -52,7 +52,7 @@ class Rig:
     """A host with what it writes to."""
 
     def __init__(self, folder: Path) -> None:
-        self.published: list[tuple[list[GatewayPool], Mapping[str, int]]] = []
+        self.published: list[tuple[list[GatewayPool], Mapping[str, Ports]]] = []
         self.supervisor = Supervisor(folder / "logs")
         self.targets = TargetsFile(folder / "targets.json")
         self.gpus_file = folder / "gpus.json"
@@ -60,8 +60,8 @@ class Rig:
         self.server = HostServer({"intent": self.host})
         self.url = f"{self.server.url}/v1/fleets/intent"
 
-    def publish(self, pools: list[GatewayPool], http_ports: Mapping[str, int]) -> None:
-        self.published.append((pools, dict(http_ports)))
+    def publish(self, pools: list[GatewayPool], given: Mapping[str, Ports]) -> None:
+        self.published.append((pools, dict(given)))
 
     def put(self, *pools: tuple[int, PoolRole, int, int], quarantined: tuple[str, ...] = ()) -> httpx.Response:
         parts = [
@@ -205,7 +205,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(rig: Rig, monkeypatch: pyte
         monkeypatch.setattr(ports, "free_ports", lambda count: next(given))
         rig.put((1, "stable", 1, 100))
         rig.until(lambda: rig.serving() == {"intent-v1-1"})
-        assert rig.published[-1][1]["intent-v1-1"] != lost[0]
+        assert rig.published[-1][1]["intent-v1-1"].http != lost[0]
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_other_paths_and_fleets_are_not_there(rig: Rig) -> None:
 def test_a_gateway_that_cannot_be_written_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     real, failures = rig.host._publish, iter([True, True, False])
 
-    def flaky(pools: list[GatewayPool], http_ports: Mapping[str, int]) -> None:
+    def flaky(pools: list[GatewayPool], given: Mapping[str, Ports]) -> None:
         if next(failures, False):
             raise OSError("disk full")
-        real(pools, http_ports)
+        real(pools, given)
 
     monkeypatch.setattr(rig.host, "_publish", flaky)
     rig.put((1, "stable", 1, 100))

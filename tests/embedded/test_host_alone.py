@@ -13,10 +13,12 @@ import pytest
 from embedded.gateway_files import GatewayFiles
 from embedded.host import alone
 from embedded.host.cli import _drills
+from embedded.host.fleet import Ports
 from embedded.host.reconcile import GatewayPool
 from serving_stack import repository
 from serving_stack.export import INT8
 from serving_stack.fault import Fault
+from serving_stack.gateway.settings import GatewaySettings
 from trimtab.errors import Missing, SettingsError
 from trimtab.memory_bus import MemoryBus
 from trimtab.messages import FLEETS, FleetPlan, FleetSpec, PoolPlan
@@ -127,11 +129,12 @@ class TestAnnounce:
 
 class TestGatewayFilesForAnotherContainer:
     def test_envoy_listens_for_others_and_finds_the_replicas(self, tmp_path: Path) -> None:
-        files = GatewayFiles(tmp_path, "intent", "10.0.0.7", shared=True)
+        files = GatewayFiles(tmp_path, "intent", "intent", GatewaySettings(), "10.0.0.7", shared=True)
         files.place(8080, 9902)
-        files.publish([GatewayPool(1, "stable", 100, ("intent-v1-1",))], {"intent-v1-1": 4711})
+        files.publish([GatewayPool(1, "stable", 100, ("intent-v1-1",))], {"intent-v1-1": Ports(4711, 4712, 4713)})
         written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
         assert '"10.0.0.7"' in written and "4711" in written
+        assert "4712" in (tmp_path / "eds" / "v1_grpc.json").read_text()
         assert '"0.0.0.0"' in written and "9901" in written
 
 

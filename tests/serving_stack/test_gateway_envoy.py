@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from serving_stack.gateway import Admission, GatewayPool, GatewayState, Patience, gateway_process, render, write
+from trimtab.messages import PoolRole
 
 pytestmark = pytest.mark.integration
 
+ROLES: tuple[tuple[int, PoolRole, int], ...] = ((1, "previous", 0), (2, "stable", 90), (3, "canary", 10))
 SERVER = """
 import sys
 from aiohttp import web
@@ -44,7 +46,7 @@ def canary(*upstreams: Any, weight: int = 20) -> GatewayPool:
         (GatewayPool(version=1, role="stable", weight=100, endpoints=(("127.0.0.1", 1),)),),
         tuple(
             GatewayPool(version=version, role=role, weight=weight, endpoints=(("127.0.0.1", 1000 + version),))
-            for version, role, weight in ((1, "previous", 0), (2, "stable", 90), (3, "canary", 10))
+            for version, role, weight in ROLES
         ),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_stack.gateway import render
-from serving_stack.gateway.kubernetes import gateway_state, plan_of, replica_of, selector
+from serving_stack.gateway.kubernetes import gateway_state, model_of, plan_of, replica_of, selector
 from trimtab.errors import SettingsError
 from trimtab.messages import FleetPlan, PoolPlan
 
@@ -80,6 +80,20 @@ def test_what_is_not_ready_not_planned_leaving_or_quarantined_is_none(absent: di
     assert endpoints(absent) == {1: (), 2: ()}
 
 
+def test_a_pod_says_whether_it_speaks_grpc() -> None:
+    old, new = pod("a"), pod("b", ip="10.0.0.2")
+    new["spec"]["containers"][1]["ports"].append({"name": "grpc", "containerPort": 8001})
+    state = gateway_state("shop_intent", PLAN, [found for each in (old, new) if (found := replica_of(each))], "intent")
+    assert state.pools[0].endpoints == (("10.0.0.1", 8000), ("10.0.0.2", 8000))
+    assert state.pools[0].grpc == (("10.0.0.2", 8001),)
+    assert state.model == "intent"
+
+
+@pytest.mark.parametrize(("fleet", "model"), [({"spec": {"model": "intent"}}, "intent"), ({"spec": {}}, None), ({}, None)])
+def test_the_model_is_read_from_the_fleet(fleet: dict[str, Any], model: str | None) -> None:
+    assert model_of(fleet) == model
+
+
 def test_without_a_plan_there_is_no_pool() -> None:
     assert endpoints(pod("a"), plan=None) == {}
 
@@ -108,7 +122,8 @@ def test_names_of_namespace_and_fleet_make_one_envoy_cluster_name(tmp_path: Path
     longest = f"{'n' * 63}_{'f' * 40}"
     files = render(gateway_state(longest, PLAN, []), tmp_path)
     names = {cluster["name"] for cluster in files["cds/clusters.json"]["resources"]}
-    assert names == {f"{longest}_v{version}{end}" for version in (1, 2) for end in ("", "_replicas")}
+    ends = ("", "_replicas", "_grpc", "_grpc_replicas")
+    assert names == {f"{longest}_v{version}{end}" for version in (1, 2) for end in ends}
 
 
 def test_only_metrics_and_readiness_of_the_admin_port_are_open_to_others(tmp_path: Path) -> None:
