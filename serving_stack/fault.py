@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FaultKind = Literal["slow", "failing", "wrong", "crashing", "leaking"]
+FaultKind = Literal["slow", "failing", "wrong", "crashing", "leaking", "broken"]
 
 _NEEDS: dict[FaultKind, str | None] = {
     "slow": "seconds",
@@ -16,6 +16,7 @@ _NEEDS: dict[FaultKind, str | None] = {
     "wrong": "share",
     "crashing": None,
     "leaking": "bytes_per_request",
+    "broken": None,
 }
 _TAKES: dict[FaultKind, set[str]] = {
     "slow": {"seconds"},
@@ -23,11 +24,15 @@ _TAKES: dict[FaultKind, set[str]] = {
     "wrong": {"share"},
     "crashing": {"after_requests"},
     "leaking": {"bytes_per_request", "limit_bytes"},
+    "broken": set(),
 }
 
 
 class Fault(BaseModel):
-    """One fault. Which fields a kind needs and takes is checked: `Fault(kind="slow", seconds=0.2)`."""
+    """One fault. Which fields a kind needs and takes is checked: `Fault(kind="slow", seconds=0.2)`.
+
+    `broken` makes the network fail on every input, until the replica gives up and ends itself.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -13,35 +13,13 @@ from pathlib import Path
 from serving_stack import repository_launch
 from serving_stack.models_settings import ModelsSettings
 from serving_stack.repository import verify
+from serving_stack.serving_settings import ServingSettings
+from serving_stack.triton_config import FEEDBACK, feedback_config, intent_config
 from trimtab.errors import Missing
 from trimtab.settings import load
 
-MAX_BATCH = 16
-QUEUE_DELAY_MICROSECONDS = 2000
-"""How long a request may wait for others to share its batch: about a tenth of what a batch of 16 takes."""
-LONGEST_TEXT = 2000
-"""Characters; more is refused (the model reads only the first 128 tokens anyway)."""
 EXIT_TIMEOUT_SECONDS = 5
-
-# No `default_queue_policy`: with one, this Triton's batcher misses the wake-up of a request that arrives while the only
-# instance is busy, and lets it wait for half a second. The queue is bounded by the gateway's limits instead.
-_CONFIG = """\
-name: "{model}"
-backend: "python"
-max_batch_size: {max_batch}
-input [ {{ name: "text", data_type: TYPE_STRING, dims: [ 1 ] }} ]
-output [
-  {{ name: "label", data_type: TYPE_STRING, dims: [ 1 ] }},
-  {{ name: "confidence", data_type: TYPE_FP32, dims: [ 1 ] }}
-]
-instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
-version_policy {{ specific {{ versions: [ {version} ] }} }}
-dynamic_batching {{
-  max_queue_delay_microseconds: {delay}
-}}
-parameters {{ key: "threads", value {{ string_value: "{threads}" }} }}
-parameters {{ key: "longest_text", value {{ string_value: "{longest}" }} }}
-"""
+FEEDBACK_CODE = Path(__file__).parent / "intent_feedback"
 
 
 @dataclass(frozen=True)
@@ -77,22 +55,23 @@ def replica_process(
     metrics_port: int,
     grpc_port: int | None = None,
     fault_file: Path | None = None,
-    threads: int = 1,
     host: str = "127.0.0.1",
     signatures: ModelsSettings | None = None,
+    serving: ServingSettings | None = None,
 ) -> ReplicaProcess:
     """Lay out a replica's folder and say how to run it; starts nothing.
 
     `folder` belongs to this replica alone and is named like it; it gets `repository/` (links to the version's files),
     and `backends/`.
     Without `grpc_port` there is no gRPC. `fault_file` need not exist: `serving_stack.fault.set_fault` writes it to make this one
-    replica have a fault. `host` is the address that is listened on; `signatures` says whose are believed (None: as the settings
-    say). A version that is changed, not whole, of the wrong shape or not signed as it must be is refused by the process before it
-    becomes Triton: it says why in its log and exits with 1.
+    replica have a fault. `host` is the address that is listened on; `signatures` says whose are believed, `serving` how
+    the machine is used (None: as the settings say). A version that is changed, not whole, of the wrong shape or not signed as it
+    must be is refused by the process before it becomes Triton: it says why in its log and exits with 1.
     Raises `Missing` when Triton, the version's folder, or this Python's shared library is not there.
     """
     server = server_folder()
     signatures = signatures or load(ModelsSettings)
+    serving = serving or load(ServingSettings)
     published = store.absolute() / model / str(version)
     if not published.is_dir():
         verify(store, model, version)  # raises, in words
@@ -101,18 +80,13 @@ def replica_process(
     shutil.rmtree(folder / "repository", ignore_errors=True)
     repository.mkdir(parents=True)
     _link(published, repository / str(version))
-    config = _CONFIG.format(
-        model=model,
-        version=version,
-        max_batch=MAX_BATCH,
-        delay=QUEUE_DELAY_MICROSECONDS,
-        threads=threads,
-        longest=LONGEST_TEXT,
-    )
-    (repository / "config.pbtxt").write_text(config, encoding="utf-8")
+    (repository / "config.pbtxt").write_text(intent_config(model, version, serving), encoding="utf-8")
+    if serving.feedback:
+        _lay_out_feedback(published, folder / "repository", model, version)
     _backends(server, folder / "backends")
     prefix = f"trimtab_{folder.name}_{http_port}_"
-    triton = _argv(server, folder, model, http_port, grpc_port, metrics_port, prefix, host)
+    loaded = [model, model + FEEDBACK] if serving.feedback else [model]
+    triton = _argv(server, folder, loaded, http_port, grpc_port, metrics_port, prefix, host)
     return ReplicaProcess(
         argv=repository_launch.command(
             store,
@@ -138,6 +112,15 @@ def _link(published: Path, to: Path) -> None:
     for file in published.iterdir():
         if not file.is_dir():
             (to / file.name).symlink_to(file)
+
+
+def _lay_out_feedback(published: Path, repository: Path, model: str, version: int) -> None:
+    """The model that takes feedback: this installation's own code, and the version's labels."""
+    to = repository / (model + FEEDBACK)
+    (to / str(version)).mkdir(parents=True)
+    (to / "config.pbtxt").write_text(feedback_config(model, version), encoding="utf-8")
+    for file in (*FEEDBACK_CODE.glob("*.py"), published / "intents.json"):
+        (to / str(version) / file.name).symlink_to(file)
 
 
 def server_folder() -> Path:
@@ -184,13 +167,14 @@ def _backends(server: Path, to: Path) -> None:
     (to / "python" / "triton_python_backend_stub").symlink_to(_stub(server))
 
 
-def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, metrics: int, prefix: str, host: str) -> list[str]:
+def _argv(
+    server: Path, folder: Path, loaded: list[str], http: int, grpc: int | None, metrics: int, prefix: str, host: str
+) -> list[str]:
     options = {
         "id": folder.name,
         "model-repository": folder / "repository",
         "backend-directory": folder / "backends",
         "model-control-mode": "explicit",
-        "load-model": model,
         "exit-on-error": "true",
         "exit-timeout-secs": EXIT_TIMEOUT_SECONDS,
         "http-address": host,
@@ -202,7 +186,7 @@ def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, m
         "metrics-interval-ms": 500,
         "allow-gpu-metrics": "false",
         "allow-cpu-metrics": "false",
-        "model-load-thread-count": 1,
+        "model-load-thread-count": len(loaded),
         "pinned-memory-pool-byte-size": 0,
         "log-format": "ISO8601",
     }
@@ -210,6 +194,7 @@ def _argv(server: Path, folder: Path, model: str, http: int, grpc: int | None, m
         options |= {"grpc-address": host, "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
     argv = [str(server / "bin" / "tritonserver")]
     argv += [f"--{name}={value}" for name, value in options.items()]
+    argv += [f"--load-model={each}" for each in loaded]
     argv.append("--disable-auto-complete-config")
     argv.append("--metrics-config=summary_latencies=true")
     shared = (f"shm-region-prefix-name={prefix}", "shm-default-byte-size=1048576", "shm-growth-byte-size=1048576")

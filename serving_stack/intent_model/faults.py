@@ -81,6 +81,11 @@ class Faults:
         """Whether the next batch is to be answered with an error."""
         return any(fault.get("kind") == "failing" and self._chance.random() < float(fault["share"]) for fault in self._now)
 
+    def before_run(self) -> None:
+        """A network that cannot run any more, as one whose device is lost: called before each run. Raises `RuntimeError`."""
+        if any(fault.get("kind") == "broken" for fault in self._now):
+            raise RuntimeError("broken as the fault file asks")
+
     def wrong(self, best: int, classes: int) -> int | None:
         """A wrong class to answer with instead of `best`, or None to answer honestly."""
         for fault in self._now:

@@ -2,10 +2,8 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,9 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from serving_stack.export import adapter_for, default_cache, ensure_exported
-from serving_stack.fault import Fault, set_fault
-from serving_stack.repository import publish
+from serving_stack.fault import Fault
 from serving_stack.triton import replica_process
 from trimtab.errors import Missing
 
@@ -27,103 +23,6 @@ QUESTIONS = {
     "What is the exchange rate?": "exchange_rate",
     "My top up failed, why?": "top_up_failed",
 }
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory):
-    store = tmp_path_factory.mktemp("models") / "store"
-    exported = ensure_exported(adapter_for(2), default_cache())
-    publish(store, "intent", 2, exported)
-    publish(store, "intent", 3, exported, Fault(kind="wrong", share=1.0))
-    publish(store, "intent", 4, exported, Fault(kind="crashing", after_requests=3))
-    return store
-
-
-class Replica:
-    def __init__(self, plan, process, fault_file):
-        self.plan, self.process, self.fault_file = plan, process, fault_file
-
-    def ask(self, *texts, **changes):
-        tensor = {"name": "text", "datatype": "BYTES", "shape": [len(texts), 1], "data": list(texts)} | changes
-        return httpx.post(self.plan.infer_url, json={"inputs": [tensor]}, timeout=20)
-
-    def label(self, text):
-        return self.ask(text).raise_for_status().json()["outputs"][0]["data"][0]
-
-    def metric(self, name):
-        for line in httpx.get(self.plan.metrics_url).text.splitlines():
-            if line.startswith(name + "{"):
-                return float(line.split()[-1])
-        raise AssertionError(f"no series {name}")
-
-    def failures(self):
-        lines = httpx.get(self.plan.metrics_url).text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_failure{"))
-
-    def log(self):
-        return (self.plan.folder / "log").read_text(errors="replace")
-
-    def is_ready(self):
-        try:
-            return httpx.get(self.plan.ready_url, timeout=2).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def fault(self, fault):
-        """Set a fault and wait until the replica must have looked."""
-        set_fault(self.fault_file, fault)
-        time.sleep(0.25)
-
-
-@contextmanager
-def started(store, version, folder):
-    http, metrics, grpc = free_ports(3)
-    fault_file = folder.parent / f"{folder.name}.fault"
-    plan = replica_process(
-        store, "intent", version, folder, http_port=http, metrics_port=metrics, grpc_port=grpc, fault_file=fault_file
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(plan.argv, env=plan.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        yield Replica(plan, process, fault_file)
-    finally:
-        process.terminate()
-        try:
-            process.wait(plan.exit_timeout + 10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        plan.clean_up()
-
-
-def until_ready(replica):
-    while replica.process.poll() is None and not replica.is_ready():
-        time.sleep(0.05)
-    assert replica.process.poll() is None, replica.log()
-
-
-@pytest.fixture(scope="session")
-def replica(store, tmp_path_factory):
-    with started(store, 2, tmp_path_factory.mktemp("replicas") / "intent-v2-1") as replica:
-        until_ready(replica)
-        yield replica
-
-
-@pytest.fixture(autouse=True)
-def no_fault_left(request):
-    yield
-    if "replica" in request.fixturenames:
-        request.getfixturevalue("replica").fault(None)
 
 
 def test_answers_are_right_one_by_one(replica):
@@ -219,9 +118,9 @@ def test_failing_answers_with_a_server_error_and_recovers(replica):
     assert replica.label("What is the exchange rate?") == "exchange_rate"
 
 
-def test_wrong_answers_look_healthy(store, tmp_path):
+def test_wrong_answers_look_healthy(started, store, tmp_path):
     with started(store, 3, tmp_path / "intent-v3-1") as replica:
-        until_ready(replica)
+        replica.until_ready()
         for text, right in QUESTIONS.items():
             answer = replica.ask(text)
             assert answer.status_code == 200
@@ -239,9 +138,9 @@ def test_leaking_shows_in_the_memory_series(replica):
     assert replica.metric("trimtab_model_resident_memory_bytes") - before > 25_000_000
 
 
-def test_crashing_takes_the_whole_replica_down(store, tmp_path):
+def test_crashing_takes_the_whole_replica_down(started, store, tmp_path):
     with started(store, 4, tmp_path / "intent-v4-1") as replica:
-        until_ready(replica)
+        replica.until_ready()
         for _ in range(3):
             replica.ask("What is the exchange rate?").raise_for_status()
         with pytest.raises(httpx.TransportError):
@@ -251,7 +150,7 @@ def test_crashing_takes_the_whole_replica_down(store, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["model.onnx", "tokenizer.json", "model.py", "manifest.json"])
-def test_a_broken_version_never_becomes_ready_and_says_why(store, tmp_path, missing):
+def test_a_broken_version_never_becomes_ready_and_says_why(started, store, tmp_path, missing):
     broken = tmp_path / "store"
     shutil.copytree(store / "intent" / "2", broken / "intent" / "2")
     (broken / "intent" / "2" / missing).unlink()
@@ -263,7 +162,7 @@ def test_a_broken_version_never_becomes_ready_and_says_why(store, tmp_path, miss
         assert missing in replica.log()
 
 
-def test_a_model_that_dies_while_loading_takes_its_server_with_it(store, tmp_path):
+def test_a_model_that_dies_while_loading_takes_its_server_with_it(started, store, tmp_path):
     with started(store, 2, tmp_path / "intent-v2-8") as replica:
         server = psutil.Process(replica.process.pid)
         while replica.process.poll() is None:
@@ -284,9 +183,9 @@ def children(server):
         return []
 
 
-def test_a_killed_server_leaves_no_process_behind(store, tmp_path):
+def test_a_killed_server_leaves_no_process_behind(started, store, tmp_path):
     with started(store, 2, tmp_path / "intent-v2-7") as replica:
-        until_ready(replica)
+        replica.until_ready()
         replica.process.kill()
         replica.process.wait()
         mine = str(tmp_path / "intent-v2-7").encode()
@@ -306,7 +205,7 @@ def test_a_version_that_is_not_published_is_refused_before_anything_starts(store
         replica_process(store, "intent", 9, tmp_path / "r", http_port=1, metrics_port=2)
 
 
-def test_a_taken_port_ends_the_process(replica, store, tmp_path):
+def test_a_taken_port_ends_the_process(replica, store, tmp_path, free_ports):
     taken = int(replica.plan.infer_url.split(":")[2].split("/")[0])
     plan = replica_process(store, "intent", 2, tmp_path / "second", http_port=taken, metrics_port=free_ports(1)[0])
     with (tmp_path / "log").open("wb") as log:
