@@ -14,7 +14,7 @@ RATE = "[$__rate_interval]"
 # DCGM writes numbers above 9e18 for "no value": unknown, not hot.
 KNOWN = "< 1e15"
 # A heat map over replicas needs one series per replica; everything else is added up per pool or version.
-REPLICA = f'{{{FLEET}, role="triton"}}'
+REPLICA = f'{{{FLEET}, role="triton", model!~".+_feedback"}}'
 
 
 @dataclass(frozen=True)

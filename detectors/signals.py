@@ -87,6 +87,8 @@ _TABLE: dict[str, dict[str, str]] = {
     },
 }
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+# The model beside the fleet's own that takes feedback: `<model>_feedback`.
+_FEEDBACK = '_feedback"'
 _HOLE = re.compile(r"\{(\w+)\}")
 # DCGM writes these when it has no value (64 and 32 bit "blank", "not found", "not supported", "not permitted").
 _BLANK_64, _BLANK_32 = 9223372036854775792.0, (2147483632.0, 2147483647.0)
@@ -108,6 +110,8 @@ Pages = tuple[Reading, Reading | None]
 def canonical(role: str, series: str) -> str | None:
     """The name under which a raw series counts, or None when nothing here looks at it."""
     name, _, rest = series.partition("{")
+    if role == "triton" and _FEEDBACK in rest:
+        return None  # not what users wait for
     template = _TABLE.get(role, {}).get(name)
     if template is None or "{" not in template:
         return template

@@ -78,7 +78,8 @@ VERSIONS: list[Record] = [
     Record("version:wrong_ratio:rate1m", f"({_WRONG} or 0 * {_ENDED}) / ({_ENDED} > 0)"),
 ]
 
-_REPLICA = 'role="triton"'
+# The model beside the fleet's own that takes feedback is not what users wait for.
+_REPLICA = 'role="triton", model!~".+_feedback"'
 
 
 def _of_target(expr: str) -> str:

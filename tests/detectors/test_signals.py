@@ -16,6 +16,8 @@ from trimtab.messages import Snapshot
 def test_names_and_labels_in_any_order() -> None:
     series = 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",envoy_cluster_name="intent_v2"}'
     assert canonical("gateway", series) == "intent_v2|class5"
+    assert canonical("triton", 'nv_inference_request_success{model="intent",version="2"}') == "success"
+    assert canonical("triton", 'nv_inference_request_success{model="intent_feedback",version="2"}') is None
     assert canonical("triton", series) is None and canonical("gateway", "envoy_other{}") is None
 
 

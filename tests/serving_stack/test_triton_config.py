@@ -69,7 +69,7 @@ def test_a_gpu_replica_never_runs_on_the_processor_in_silence():
 
 
 def test_the_interval_of_the_feedback_is_wilson_s():
-    from serving_stack.accuracy import wilson
+    from serving_stack.intervals import wilson
 
     judged = Judged()
     assert judged.interval() == (0.0, 1.0)
