@@ -2,7 +2,8 @@
 
 Inputs [batch, 1]: `version` INT64 (which version answered), `answered` BYTES (the label that it gave), `right` BYTES.
 Outputs [batch, 1]: `labels` INT64 (how many this replica has been told so far), `accuracy` FP32, and `low` and `high` FP32, its
-95 % interval (Wilson). Feedback about another version, or with a label that the version does not have, is answered with an error and counts nowhere.
+95 % interval (Wilson). Feedback about another version, or with a label that the version does not have, is answered with an error
+and counts nowhere.
 Runs in Triton's own Python process: numpy only, and nothing of trimtab.
 """
 
