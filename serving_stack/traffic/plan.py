@@ -117,7 +117,9 @@ def one_segment(*, seed: int = 0, duration: float | None = None, **segment: obje
     try:
         only = Segment.model_validate({name: value for name, value in segment.items() if value is not None})
         if duration is None and only.speed is not None and (recording := only.recording()):
-            duration = recording.seconds / only.speed
+            # Half a gap longer, so that the last request is among them and the first one again is not.
+            last = 0.5 / recording.mean_rate if isinstance(recording, Arrivals) else 0.0
+            duration = (recording.seconds + last) / only.speed
         return Plan(seed=seed, duration=duration, segments=(only,))
     except pydantic.ValidationError as error:
         words = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in error.errors()]

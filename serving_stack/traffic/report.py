@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -27,19 +28,14 @@ def line(progress: Progress) -> Text:
         (f"{total['errors']} errors", "red" if total["errors"] else "green"),
     )
     versions: dict[str, Any] = total["versions"]  # type: ignore[assignment]
-    right = [f"version {name}: {_share(one['accuracy'])}" for name, one in versions.items() if one["accuracy"]]
+    right = [f"version {name}: {_share(one['accuracy'])} % right" for name, one in versions.items() if one["accuracy"]]
     return text.append("\n" + "   ".join(right))
 
 
 def table(summary: dict[str, Any]) -> Table:
     """A row for everything and one per version: counts, accuracy with its 95 % interval, latency in milliseconds."""
-    found = Table(title=f"{summary['ended']} answers and errors of {summary['sent']} requests", title_justify="left")
-    found.add_column("version")
-    for name in ("right", "wrong", "errors"):
-        found.add_column(name, justify="right")
-    found.add_column("accuracy (95 %)")
-    for name in _PERCENTILES:
-        found.add_column(f"{name} ms", justify="right")
+    title = f"{summary['ended']} answers and errors of {summary['sent']} requests; latency in ms"
+    found = _table(title, "version", "right", "wrong", "errors", "accuracy, 95 %", *_PERCENTILES)
     rows = [("all", {**summary, "error": summary["errors"]}), *summary["versions"].items()]
     for name, one in rows:
         counts = (str(one[key]) for key in ("ok", "wrong", "error"))
@@ -52,9 +48,8 @@ def adapters(summary: dict[str, Any]) -> Table | None:
     asked: dict[str, Any] = summary.get("adapters", {})
     if not asked:
         return None
-    found = Table(title=f"The {min(len(asked), MOST_ADAPTERS)} most asked of {len(asked)} adapters", title_justify="left")
-    for name in ("adapter", "right", "wrong", "errors", "accuracy (95 %)"):
-        found.add_column(name)
+    title = f"the {min(len(asked), MOST_ADAPTERS)} most asked of {len(asked)} adapters"
+    found = _table(title, "adapter", "right", "wrong", "errors", "accuracy, 95 %")
     most = sorted(asked.items(), key=lambda item: -item[1]["ok"] - item[1]["wrong"] - item[1]["error"])[:MOST_ADAPTERS]
     for name, one in most:
         found.add_row(name, *(str(one[key]) for key in ("ok", "wrong", "error")), _share(one["accuracy"]))
@@ -77,6 +72,15 @@ def remarks(summary: dict[str, Any], pin: int | None) -> list[str]:
     return found
 
 
+def _table(title: str, first: str, *others: str) -> Table:
+    """Narrow enough for a terminal of 80 columns."""
+    found = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    found.add_column(first, no_wrap=True)
+    for name in others:
+        found.add_column(name, justify="right", no_wrap=True)
+    return found
+
+
 def _ms(seconds: object) -> str:
     return f"{seconds * 1e3:.1f}" if isinstance(seconds, float) else "-"
 
@@ -84,4 +88,4 @@ def _ms(seconds: object) -> str:
 def _share(accuracy: dict[str, float] | None) -> str:
     if accuracy is None:
         return "-"
-    return f"{accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"
+    return f"{accuracy['value'] * 100:.1f} ({accuracy['low'] * 100:.1f}-{accuracy['high'] * 100:.1f})"
