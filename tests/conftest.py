@@ -1,15 +1,22 @@
-"""What all tests share: a real Kafka broker, started once and only when an integration test asks for it."""
+"""What all tests share: a real Kafka broker and a real API server, each made ready once and only when a test asks for it."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from trimtab.kube import Kube, KubeError, connect, fleet_path, path_of
+
+BASE = Path(__file__).parents[1] / "deploy/kubernetes/base"
 
 
 def free_port() -> int:
@@ -79,3 +86,26 @@ def make_broker() -> Iterator[Callable[[Path], RunningBroker]]:
 def kafka(make_broker: Callable[[Path], RunningBroker], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The bootstrap address of the session's real broker, e.g. ``127.0.0.1:40217``. It has no topics yet."""
     return make_broker(tmp_path_factory.mktemp("kafka")).bootstrap
+
+
+@pytest.fixture(scope="session")
+def kube() -> Kube:
+    """The API server of $KUBECONFIG, with the CRD and the gateway's role as the repository has them."""
+    import yaml
+
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("needs a Kubernetes cluster: set KUBECONFIG")
+    found = connect()
+    for kind, api, file in (
+        ("customresourcedefinitions", "apiextensions.k8s.io/v1", "crd/modelfleet.yaml"),
+        ("clusterroles", "rbac.authorization.k8s.io/v1", "gateway-role.yaml"),
+    ):
+        given = yaml.safe_load((BASE / file).read_text())
+        found.apply(path_of(kind, None, given["metadata"]["name"], api=api), given, manager="trimtab-install")
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(KubeError):
+            found.get(fleet_path())
+            return found
+        time.sleep(0.1)
+    raise AssertionError("the API server does not serve ModelFleets a minute after their CRD was applied")

@@ -19,7 +19,7 @@ from benchmarks.fleets.meter import Cost, cost
 from benchmarks.fleets.stage import Stage, stage
 from benchmarks.frame import Cell, Options, Result
 from trimtab.errors import SettingsError, Unavailable
-from trimtab.kube import connect
+from trimtab.kube import KubeError, connect, fleet_path
 
 TAKES = {"fleets"}
 
@@ -35,13 +35,21 @@ def run(options: Options) -> Result:
     """500 fleets unless `--fleets` says otherwise; quick: 20, with short measurements."""
     if not os.environ.get("KUBECONFIG"):
         raise SettingsError("the benchmark 'fleets' needs a Kubernetes cluster to try things on: set KUBECONFIG")
+    kube = connect()
+    try:
+        kube.get(fleet_path(), limit=1)
+    except KubeError as error:
+        if error.status == 404:
+            words = "this cluster knows no ModelFleet: kubectl apply --server-side -f deploy/kubernetes/base/crd/modelfleet.yaml"
+            raise SettingsError(words) from error
+        raise
     most = options.fleets or (20 if options.quick else 500)
     small = max(1, most // 10)
     steady, findings = (6.0, 10) if options.quick else (30.0, 100)
     rows: list[dict[str, Cell]] = []
     figures: dict[str, float | None] = {}
     lost = 0
-    with tempfile.TemporaryDirectory(prefix="trimtab-fleets-") as folder, stage(connect(), Path(folder)) as on:
+    with tempfile.TemporaryDirectory(prefix="trimtab-fleets-") as folder, stage(kube, Path(folder)) as on:
         for count, prefix in ((small, "small_"), (most, "")):
             row, found, missed = _measure(on, count, steady, findings, options)
             rows.append(row)

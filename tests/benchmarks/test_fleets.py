@@ -17,7 +17,7 @@ from benchmarks.fleets import meter, traffic
 from benchmarks.fleets.pods import Kubelet
 from benchmarks.suite import fleets
 from trimtab.errors import SettingsError
-from trimtab.kube import REQUESTS
+from trimtab.kube import REQUESTS, Kube
 
 
 def a_look(time: float, cpu: float, **requests: int) -> meter.Look:
@@ -75,9 +75,7 @@ def test_without_a_cluster_it_says_what_is_missing(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.e2e
-def test_a_few_fleets_are_measured_and_nothing_is_left() -> None:
-    if not os.environ.get("KUBECONFIG"):
-        pytest.skip("needs a Kubernetes cluster: set KUBECONFIG")
+def test_a_few_fleets_are_measured_and_nothing_is_left(kube: Kube) -> None:
     record = frame.measure("fleets", frame.Options(quick=True, fleets=4, say=lambda text: None))
     rows, figures = record["rows"], record["figures"]
     assert isinstance(rows, list) and [row["ready"] for row in rows] == [1, 4]

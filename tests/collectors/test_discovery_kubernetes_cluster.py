@@ -67,11 +67,6 @@ class Cut:
             sink.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.fixture(scope="module")
-def kube() -> Kube:
-    return connect()
-
-
 @pytest.fixture
 def namespace(kube: Kube) -> Iterator[str]:
     name = f"collect-{uuid.uuid4().hex[:8]}"

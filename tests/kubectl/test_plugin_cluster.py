@@ -20,7 +20,7 @@ import yaml
 
 from autoscaler.kubectl.cli import main
 from autoscaler.kubectl.fleets import moment
-from trimtab.kube import Kube, connect, fleet_path, path_of
+from trimtab.kube import Kube, fleet_path, path_of
 
 pytestmark = pytest.mark.e2e
 ANSWERED = {
@@ -128,8 +128,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def kube() -> Kube:
-    kube = connect()
+def cluster(kube: Kube) -> Kube:
     for lease in kube.get(path_of("leases", api="coordination.k8s.io/v1"))["items"]:
         renewed = moment(lease["spec"].get("renewTime"))
         if lease["metadata"]["name"] == "trimtab-operator" and renewed is not None and time.time() - renewed < 30:
@@ -138,8 +137,8 @@ def kube() -> Kube:
 
 
 @pytest.fixture
-def world(kube: Kube, full_status: dict[str, Any], make_event: Any, make_decision: Any) -> Iterator[World]:
-    with World(kube, full_status, make_event, make_decision) as world:
+def world(cluster: Kube, full_status: dict[str, Any], make_event: Any, make_decision: Any) -> Iterator[World]:
+    with World(cluster, full_status, make_event, make_decision) as world:
         yield world
 
 

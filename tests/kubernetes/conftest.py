@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from autoscaler.actuators.kubernetes import KubernetesActuator
 from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_pods import Templates
-from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_name, fleet_path, is_ready, path_of
+from trimtab.kube import API_VERSION, Kube, KubeError, fleet_name, fleet_path, is_ready, path_of
 from trimtab.messages import FleetPlan, PoolPlan, PoolRole
 
 BASE = Path(__file__).parents[2] / "deploy/kubernetes/base"
@@ -45,25 +44,6 @@ def until(holds: Callable[[], Any], what: str, patience: float = 180.0) -> Any:
 def until_fixture() -> Callable[..., Any]:
     """Waits: ``until(lambda: holds, "what", patience)``."""
     return until
-
-
-@pytest.fixture(scope="session")
-def kube() -> Kube:
-    """The API server, with the CRD and the gateway's role as the repository has them."""
-    if not os.environ.get("KUBECONFIG"):
-        pytest.skip("needs a Kubernetes cluster: set KUBECONFIG")
-    found = connect()
-    definition = yaml.safe_load((BASE / "crd/modelfleet.yaml").read_text())
-    role = yaml.safe_load((BASE / "gateway-role.yaml").read_text())
-    crds = path_of("customresourcedefinitions", None, definition["metadata"]["name"], api="apiextensions.k8s.io/v1")
-    found.apply(crds, definition, manager="trimtab-install")
-    found.apply(
-        path_of("clusterroles", None, role["metadata"]["name"], api="rbac.authorization.k8s.io/v1"),
-        role,
-        manager="trimtab-install",
-    )
-    until(lambda: "items" in found.get(fleet_path()), "the CRD is served")
-    return found
 
 
 @pytest.fixture(scope="session")

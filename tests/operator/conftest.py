@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import uuid
@@ -12,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from autoscaler.actuators.kubernetes import KubernetesActuator
 from autoscaler.actuators.kubernetes_cache import OPERATOR, Cache
 from autoscaler.actuators.kubernetes_pods import Templates
-from trimtab.kube import API_VERSION, Kube, KubeError, connect, fleet_path, path_of
+from trimtab.kube import API_VERSION, Kube, KubeError, fleet_path, path_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from world import World
 
-CRD = Path(__file__).parents[2] / "deploy/kubernetes/base/crd/modelfleet.yaml"
 PAUSE = "docker.io/local/pause:1"
 BARE = Templates(serving_image=PAUSE, core_image=PAUSE, grace_seconds=1, bare=True)
 
@@ -49,25 +46,6 @@ def until_fixture() -> Callable[..., Any]:
 def bare() -> Templates:
     """Pods of an image that only waits."""
     return BARE
-
-
-@pytest.fixture(scope="session")
-def kube() -> Kube:
-    """The API server, with the CRD as the repository has it."""
-    if not os.environ.get("KUBECONFIG"):
-        pytest.skip("needs a Kubernetes cluster: set KUBECONFIG")
-    found = connect()
-    definition = yaml.safe_load(CRD.read_text())
-    where = path_of("customresourcedefinitions", None, definition["metadata"]["name"], api="apiextensions.k8s.io/v1")
-    found.apply(where, definition, manager="trimtab-install")
-
-    def served() -> bool:
-        with contextlib.suppress(KubeError):
-            return "items" in found.get(fleet_path())
-        return False
-
-    until(served, "the CRD is served")
-    return found
 
 
 @pytest.fixture(scope="module")
