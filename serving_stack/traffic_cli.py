@@ -30,6 +30,9 @@ def _traffic(
     pin_version: int | None = typer.Option(None, min=0, help="Ask the gateway for this version, whatever the weights say."),
     adapter: list[str] = typer.Option([], help="Ask for this adapter of the model. May be repeated: one is drawn per request."),
     skew: float = typer.Option(0.0, min=0, max=5, help="The k-th adapter is asked k^-SKEW as often as the first (Zipf's law)."),
+    feedback_after: float | None = typer.Option(
+        None, min=0, help="Seconds after an answer at which its version is told the right label: to the model MODEL_feedback."
+    ),
     token_file: Path | None = typer.Option(None, help="File with a bearer token to send along."),
     ca_file: Path | None = typer.Option(None, help="PEM file of certificates to believe with https and grpcs."),
     plan: Path | None = typer.Option(
@@ -108,6 +111,7 @@ def _traffic(
         pin=pin_version,
         adapters=tuple(adapter),
         skew=skew,
+        feedback_after=feedback_after,
         token_file=token_file,
         ca_file=ca_file,
     )

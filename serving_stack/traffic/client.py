@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -26,6 +26,10 @@ class Client(Protocol):
 
     async def ask(self, question: Question, adapter: str | None) -> Reply:
         """Asks once and waits as long as the target's timeout. Never raises for what a server does."""
+        ...
+
+    async def tell(self, version: str, answers: Sequence[tuple[str, str]]) -> str | None:
+        """Tells `version` what it answered and what would have been right. An error in words, or None. Never raises either."""
         ...
 
     async def close(self) -> None: ...

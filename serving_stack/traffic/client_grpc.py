@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving_stack.traffic.client import Reply, gateway_says, too_late
 from serving_stack.traffic.questions import Question, is_version
-from serving_stack.traffic.target import Target
+from serving_stack.traffic.target import ONCE_HEADER, PIN_HEADER, Target
 
 CHANNELS = 8
 """Connections that take turns. A server bounds the open requests of one (often 100 to 1000); more would wait in the client."""
@@ -51,6 +52,16 @@ class GrpcClient:
             return Reply(error="not an inference answer", assigned=assigned, attempts=attempts)
         return Reply(version=answer.model_version, label=label, assigned=assigned, attempts=attempts)
 
+    async def tell(self, version: str, answers: Sequence[tuple[str, str]]) -> str | None:
+        headers = {**dict(self._metadata), **ONCE_HEADER, PIN_HEADER: version}
+        request = _feedback(self._target.feedback_model, version, answers)
+        try:
+            await next(self._stubs).ModelInfer(request, timeout=self._target.timeout, metadata=tuple(headers.items()))
+        except grpc.aio.AioRpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            return too_late(self._target) if late else f"gRPC {error.code().name}"
+        return None
+
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
@@ -62,6 +73,18 @@ def _request(model: str, text: str, adapter: str | None) -> Any:
     request.outputs.add(name="label")
     if adapter is not None:
         request.parameters["adapter"].string_param = adapter
+    return request
+
+
+def _feedback(model: str, version: str, answers: Sequence[tuple[str, str]]) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=model)
+    shape = [len(answers), 1]
+    request.inputs.add(name="version", datatype="INT64", shape=shape).contents.int64_contents.extend(
+        [int(version)] * len(answers)
+    )
+    for name, place in (("answered", 0), ("right", 1)):
+        texts = [pair[place].encode() for pair in answers]
+        request.inputs.add(name=name, datatype="BYTES", shape=shape).contents.bytes_contents.extend(texts)
     return request
 
 

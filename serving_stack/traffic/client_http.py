@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 
 import aiohttp
 import msgspec
 
 from serving_stack.traffic.client import Reply, gateway_says, too_late
-from serving_stack.traffic.questions import Question, infer_body, read_answer
-from serving_stack.traffic.target import Target
+from serving_stack.traffic.questions import Question, feedback_body, infer_body, read_answer
+from serving_stack.traffic.target import ONCE_HEADER, PIN_HEADER, Target
 
 
 class HttpClient:
@@ -42,6 +43,19 @@ class HttpClient:
         except (ValueError, msgspec.DecodeError):
             return Reply(error="not an inference answer", assigned=assigned, attempts=attempts)
         return Reply(version=version, label=label, assigned=assigned, attempts=attempts)
+
+    async def tell(self, version: str, answers: Sequence[tuple[str, str]]) -> str | None:
+        headers = {**self._headers, **ONCE_HEADER, PIN_HEADER: version}
+        try:
+            async with self._session.post(
+                self._target.feedback_url, data=feedback_body(version, answers), headers=headers
+            ) as response:
+                await response.read()
+                return None if response.status == 200 else f"HTTP {response.status}"
+        except TimeoutError:
+            return too_late(self._target)
+        except (aiohttp.ClientError, OSError) as error:
+            return type(error).__name__
 
     async def close(self) -> None:
         await self._session.close()

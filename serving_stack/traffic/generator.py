@@ -12,6 +12,7 @@ import numpy as np
 
 from serving_stack.traffic.arrivals import arrival_blocks
 from serving_stack.traffic.client import Client, Reply, connect
+from serving_stack.traffic.feedback import Feedback
 from serving_stack.traffic.plan import Plan
 from serving_stack.traffic.questions import Question
 from serving_stack.traffic.tally import UNKNOWN, Outcome, Result
@@ -35,6 +36,8 @@ class Generator:
         self._questions = itertools.cycle(questions)
         self._adapters = _drawn(target, plan.seed)
         self._on_result = on_result
+        self.feedback: Feedback | None = None
+        """What versions were told of their answers, if the target wants that. There from the start of `run` on."""
         # One clock for all: wall time at the start, monotonic from there on.
         self._offset = time.time() - time.monotonic()
         self._zero = start_at - self._offset
@@ -50,6 +53,10 @@ class Generator:
         target that cannot be asked, before anything is sent."""
         client = connect(self._target)
         stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
+        telling: asyncio.Task[None] | None = None
+        if self._target.feedback_after is not None:
+            self.feedback = Feedback(client, self._target.feedback_after)
+            telling = asyncio.create_task(self.feedback.run())
         try:
             await self._send_all(client, stopped)
             while self._tasks and not stopped.done():
@@ -61,8 +68,12 @@ class Generator:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+            if self.feedback is not None:
+                await self.feedback.tell(math.inf)
         finally:
             stopped.cancel()
+            if telling is not None:
+                telling.cancel()
             await client.close()
 
     async def _send_all(self, client: Client, stopped: asyncio.Task[object]) -> None:
@@ -94,7 +105,10 @@ class Generator:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, client: Client, at: float, question: Question, adapter: str | None) -> None:
-        self._end(at, adapter, question, await client.ask(question, adapter))
+        reply = await client.ask(question, adapter)
+        if self.feedback is not None and reply.error is None:
+            self.feedback.learn(reply.version, reply.label, question.label)
+        self._end(at, adapter, question, reply)
 
     def _end(self, at: float, adapter: str | None, question: Question, reply: Reply) -> None:
         outcome: Outcome = "error" if reply.error is not None else "ok" if reply.label == question.label else "wrong"

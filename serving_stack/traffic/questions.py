@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from importlib.resources import files
 
 import msgspec
@@ -54,6 +55,17 @@ def infer_body(text: str, adapter: str | None = None) -> bytes:
     inputs = [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]
     parameters = {} if adapter is None else {"parameters": {"adapter": adapter}}
     return msgspec.json.encode({"inputs": inputs, "outputs": [{"name": "label"}], **parameters})
+
+
+def feedback_body(version: str, answers: Sequence[tuple[str, str]]) -> bytes:
+    """Tells what `version` answered and what would have been right, pair by pair."""
+    shape = [len(answers), 1]
+    inputs = [
+        {"name": "version", "shape": shape, "datatype": "INT64", "data": [int(version)] * len(answers)},
+        {"name": "answered", "shape": shape, "datatype": "BYTES", "data": [answered for answered, _ in answers]},
+        {"name": "right", "shape": shape, "datatype": "BYTES", "data": [right for _, right in answers]},
+    ]
+    return msgspec.json.encode({"inputs": inputs})
 
 
 def read_answer(body: bytes) -> tuple[str, str]:

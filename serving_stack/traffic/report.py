@@ -66,6 +66,9 @@ def remarks(summary: dict[str, Any], pin: int | None) -> list[str]:
     others = sum(one["ok"] + one["wrong"] for name, one in summary["versions"].items() if name != str(pin))
     if pin is not None and others:
         found.append(f"{others} answers are from other versions than the pinned {pin}.")
+    if feedback := summary.get("feedback"):
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in feedback["failed_kinds"].items())
+        found.append(f"Of {feedback['told']} answers the right label was told{f', not of {kinds}' if kinds else ''}.")
     if summary["latest_send_seconds"] > LATE:
         late = f"{summary['latest_send_seconds'] * 1e3:.0f} ms"
         found.append(f"A request was sent as much as {late} after its time: latencies include that this machine was busy.")

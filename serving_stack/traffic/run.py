@@ -105,6 +105,7 @@ class Run:
             "warmup_requests": self._warmup,
             "latest_send_seconds": round(self._generator.behind, 4),
             **self._total.summary(),
+            **({"feedback": feedback.summary()} if (feedback := self._generator.feedback) else {}),
         }
 
     def _take(self, result: Result) -> None:

@@ -11,6 +11,8 @@ import msgspec
 from trimtab.errors import Missing, SettingsError
 
 PIN_HEADER = "x-trimtab-pin-version"
+ONCE_HEADER = {"x-trimtab-retry": "never"}
+"""For what counts something: the gateway is not to try it twice."""
 
 Protocol = Literal["http", "grpc"]
 _SCHEMES: dict[str, tuple[Protocol, bool]] = {
@@ -35,6 +37,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     pin: int | None = None
     adapters: tuple[str, ...] = ()
     skew: float = 0.0
+    feedback_after: float | None = None
+    """Seconds after an answer at which its version is told the right label. None: never."""
     token_file: Path | None = None
     """Holds the bearer token, which so appears in no list of processes and no log."""
     ca_file: Path | None = None
@@ -43,6 +47,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def infer_url(self) -> str:
         return f"{self.url.rstrip('/')}/v2/models/{self.model}/infer"
+
+    @property
+    def feedback_model(self) -> str:
+        """The model that takes the labels that become known later."""
+        return f"{self.model}_feedback"
+
+    @property
+    def feedback_url(self) -> str:
+        return f"{self.url.rstrip('/')}/v2/models/{self.feedback_model}/infer"
 
     @property
     def protocol(self) -> Protocol:

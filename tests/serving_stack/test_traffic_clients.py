@@ -9,7 +9,7 @@ import ipaddress
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving_stack.traffic import Plan, Result, Segment, Target
 from serving_stack.traffic.client import Reply, connect
+from serving_stack.traffic.feedback import Feedback
 from serving_stack.traffic.generator import Generator
 from serving_stack.traffic.questions import Question, question
 from trimtab.errors import Missing, SettingsError
@@ -41,6 +42,7 @@ class Served:
         self.texts: list[str] = []
         self.adapters: list[str | None] = []
         self.headers: list[dict[str, str]] = []
+        self.told: list[tuple[int, str, str]] = []
 
     async def take(self, text: str, adapter: str | None, headers: dict[str, str]) -> None:
         self.texts.append(text)
@@ -62,6 +64,11 @@ class Served:
 async def http(served: Served, secret: tuple[Path, Path] | None = None) -> AsyncIterator[str]:
     async def answer(request: web.Request) -> web.Response:
         body = await request.json()
+        if "feedback" in request.path:
+            assert all(each["shape"] == [len(each["data"]), 1] for each in body["inputs"])
+            served.headers.append(dict(request.headers))
+            served.told += zip(*(each["data"] for each in body["inputs"]), strict=True)
+            return web.json_response({}, status=400 if served.mode == "deaf" else 200)
         await served.take(body["inputs"][0]["data"][0], body.get("parameters", {}).get("adapter"), dict(request.headers))
         if served.mode == "fail":
             return web.json_response({"error": "made to fail"}, status=503, headers=SAID)
@@ -69,7 +76,7 @@ async def http(served: Served, secret: tuple[Path, Path] | None = None) -> Async
         return web.json_response({"model_version": served.version, "outputs": outputs}, headers=SAID)
 
     app = web.Application()
-    app.router.add_post("/v2/models/intent/infer", answer)
+    app.router.add_post("/v2/models/{model}/infer", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.01)
     await runner.setup()
     context = None
@@ -86,6 +93,14 @@ class _Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc
         self.served = served
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
+        if request.model_name == "intent_feedback":
+            version, answered, right = (each.contents for each in request.inputs)
+            self.served.headers.append(dict(context.invocation_metadata()))
+            texts = ([text.decode() for text in each.bytes_contents] for each in (answered, right))
+            self.served.told += zip(version.int64_contents, *texts, strict=True)
+            if self.served.mode == "deaf":
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "made to fail")
+            return service_pb2.ModelInferResponse()
         text = request.inputs[0].contents.bytes_contents[0].decode()
         adapter = request.parameters["adapter"].string_param if "adapter" in request.parameters else None
         await self.served.take(text, adapter, dict(context.invocation_metadata()))
@@ -276,3 +291,52 @@ def test_adapters_are_asked_by_their_popularity_and_the_same_again(serve: Serve)
     assert seen[0] == seen[1]
     counts = Counter(seen[0])
     assert counts["a"] > counts["b"] > counts["c"] > 30  # 6 : 3 : 2 of 299
+
+
+def test_right_labels_are_told_later_to_the_version_that_answered_and_once(serve: Serve) -> None:
+    plan = Plan(duration=0.1, segments=(Segment(rate=100, arrivals="constant"),))
+    served = Served()
+    generator, results = send(serve, served, plan, pin=3, feedback_after=60.0)
+    assert Counter(served.told) == {(3, "card_arrival", "card_arrival"): 5, (3, "card_arrival", "other"): 4}
+    headers = {name.lower(): value for name, value in served.headers[-1].items()}
+    assert headers["x-trimtab-pin-version"] == "3"
+    assert headers["x-trimtab-retry"] == "never"
+    assert generator.feedback is not None and generator.feedback.summary() == {"told": 9, "failed": 0, "failed_kinds": {}}
+    assert len(results) == 9
+
+
+def test_what_could_not_be_told_is_said(serve: Serve) -> None:
+    plan = Plan(duration=0.1, segments=(Segment(rate=100, arrivals="constant"),))
+    generator, results = send(serve, Served("deaf"), plan, feedback_after=0.0)
+    assert generator.feedback is not None
+    assert generator.feedback.told == 0
+    assert list(generator.feedback.failed.values()) == [9]
+    assert list(generator.feedback.failed) in (["HTTP 400"], ["gRPC INVALID_ARGUMENT"])
+    assert all(result.outcome != "error" for result in results)
+
+
+def test_only_what_is_old_enough_is_told_and_in_batches() -> None:
+    batches: list[tuple[str, int]] = []
+
+    class Listener:
+        async def ask(self, question: Question, adapter: str | None) -> Reply:
+            raise AssertionError
+
+        async def tell(self, version: str, answers: Sequence[tuple[str, str]]) -> str | None:
+            batches.append((version, len(answers)))
+            return None
+
+        async def close(self) -> None: ...
+
+    async def scene() -> None:
+        feedback = Feedback(Listener(), after=100.0)
+        now = time.monotonic()
+        for _ in range(300):
+            feedback.learn("1", "a", "b")
+        feedback.learn("2", "a", "b")
+        await feedback.tell(now + 50)
+        assert batches == []
+        await feedback.tell(now + 200)
+
+    asyncio.run(scene())
+    assert batches == [("1", 256), ("1", 44), ("2", 1)]

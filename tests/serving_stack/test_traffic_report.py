@@ -60,6 +60,8 @@ def test_remarks_say_what_numbers_do_not() -> None:
     more = remarks(summary(warmup_requests=7, latest_send_seconds=0.2), pin=1)
     assert any("7 more during the warm-up" in one for one in more)
     assert any("10 answers are from other versions than the pinned 1" in one for one in more)
+    told = remarks(summary(feedback={"told": 30, "failed": 9, "failed_kinds": {"HTTP 404": 9}}), None)
+    assert "Of 30 answers the right label was told, not of 9 × HTTP 404." in told
     assert any("as much as 200 ms after its time" in one for one in more)
 
 
