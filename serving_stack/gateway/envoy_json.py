@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 Json = dict[str, Any]
 
@@ -14,8 +15,8 @@ TYPE = "type.googleapis.com/envoy."
 
 def resources(what: list[Json]) -> Json:
     """A discovery file. Its version is a hash of its content: the same content is the same file."""
-    text = json.dumps(what, sort_keys=True)
-    return {"version_info": hashlib.sha256(text.encode()).hexdigest()[:12], "resources": what}
+    digest = hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()
+    return {"version_info": digest[:16], "resources": what}
 
 
 def watched(folder: Path, name: str) -> Json:

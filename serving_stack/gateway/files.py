@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from serving_stack.gateway.render import BOOTSTRAP
 from serving_stack.gateway.render_clusters import with_chains
 from serving_stack.gateway.render_listener import CLUSTERS, ROUTES
@@ -33,13 +35,13 @@ def write(folder: Path, files: dict[str, dict[str, Any]]) -> list[str]:
 
 def _replace(folder: Path, name: str, content: dict[str, Any]) -> bool:
     path = folder / name
-    text = json.dumps(content, indent=1, sort_keys=True)
-    if path.exists() and (name == BOOTSTRAP or path.read_text() == text):
+    text = msgspec.json.encode(content, order="deterministic")
+    if path.exists() and (name == BOOTSTRAP or path.read_bytes() == text):
         return False
     # The temporary file lies outside the watched folders: only the finished file makes an event there.
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    temporary.touch(0o600 if '"credentials"' in text else 0o666)  # routes hold the tokens that are accepted
-    temporary.write_text(text)
+    temporary.touch(0o600 if b'"credentials"' in text else 0o666)  # routes hold the tokens that are accepted
+    temporary.write_bytes(text)
     temporary.replace(path)
     return True
 

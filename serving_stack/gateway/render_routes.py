@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from serving_stack.gateway.envoy_json import TYPE, Json, resources, seconds
-from serving_stack.gateway.render_clusters import chosen, mirrored, replicas, speeches, spoken
+from serving_stack.gateway.render_clusters import chosen, mirrored, replicas, speeches
 from serving_stack.gateway.state import GatewayPool, GatewayState
 
 PIN = "x-trimtab-pin-version"
@@ -85,7 +85,15 @@ def routes(state: GatewayState) -> Json:
         table.append(_say(404, "only inference, and what reads about it, passes the gateway", {"prefix": "/"}))
     else:
         table = [_say(503, f"fleet {state.fleet} has no pool", {"prefix": "/"})]
-    host: Json = {"name": state.fleet, "domains": ["*"], "include_attempt_count_in_response": True, "routes": table}
+    host: Json = {
+        "name": state.fleet,
+        "domains": ["*"],
+        "include_attempt_count_in_response": True,
+        # What holds for most routes is said once: the smaller the table, the faster a change is taken over.
+        "retry_policy": _retries(state, safe=True),
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+        "routes": table,
+    }
     if state.tokens:
         tokens = [{"key": str(token), "client": f"token-{number}"} for number, token in enumerate(state.tokens, 1)]
         auth = TYPE + "extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute"
@@ -105,8 +113,9 @@ def named_clusters(rendered: Json) -> set[str]:
 
 
 def _routes(state: GatewayState, kind: Kind, weighted: list[GatewayPool]) -> Iterator[Json]:
-    """First by lot, then by pin; each once more for what may be tried twice but does not want to."""
-    for safe, wish in ((True, [_NOT_NEVER]), (False, [_NEVER])) if kind.safe else ((False, []),):
+    """First by lot, then by pin; each once more for inference that may be tried twice but does not want to."""
+    either = [(True, [_NOT_NEVER]), (False, [_NEVER])]
+    for safe, wish in either if kind.safe and kind.guarded else [(kind.safe, [])]:
         if kind.pin is not None:
             (pool,) = (pool for pool in state.pools if pool.version == kind.pin)
             yield _forward(state, kind, safe, wish, _pinned(state, kind, pool))
@@ -147,17 +156,18 @@ def _pinned(state: GatewayState, kind: Kind, pool: GatewayPool) -> Json:
 
 def _forward(state: GatewayState, kind: Kind, safe: bool, hints: list[Json], target: Json) -> Json:
     disabled = {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}
+    once = {} if safe else {"retry_policy": _retries(state, safe=False)}
     without = [ADMISSION] * bool(state.admission and not kind.guarded) + [ACCESS] * bool(state.tokens and kind.open)
     return {
         "match": _match(kind, hints),
         "response_headers_to_add": [_header("x-trimtab-version", "%UPSTREAM_METADATA(trimtab:version)%")],
-        "route": {**target, **_patience(state, kind, safe)},
+        "route": {**target, "timeout": seconds(0 if kind.endless else state.patience.request_timeout), **once},
         **({"typed_per_filter_config": dict.fromkeys(without, disabled)} if without else {}),
     }
 
 
-def _patience(state: GatewayState, kind: Kind, safe: bool) -> Json:
-    """How long a request may take, and when it is tried again."""
+def _retries(state: GatewayState, safe: bool) -> Json:
+    """When a request is tried again, and where."""
     patience = state.patience
     retry: Json = {
         "retry_on": "connect-failure,refused-stream",
@@ -179,13 +189,11 @@ def _patience(state: GatewayState, kind: Kind, safe: bool) -> Json:
             },
         },
     }
-    timeout: Json = {"timeout": seconds(0 if kind.endless else patience.request_timeout)}
-    if not safe:
-        return {**timeout, "retry_policy": retry}
-    alone = sum(len(set(spoken(pool, kind.speech))) for pool in state.pools if pool.role != "canary") < 2
-    retry["retry_on"] = "5xx,reset,connect-failure,refused-stream" + ",unavailable,internal" * bool(kind.speech)
-    retry["per_try_timeout"] = seconds(patience.hedge_after_alone if alone else patience.hedge_after)
-    return {**timeout, "retry_policy": retry, "hedge_policy": {"hedge_on_per_try_timeout": True}}
+    if safe:
+        alone = sum(len(set(pool.endpoints)) for pool in state.pools if pool.role != "canary") < 2
+        retry["retry_on"] = "5xx,reset,connect-failure,refused-stream,unavailable,internal"  # the last two are gRPC's own
+        retry["per_try_timeout"] = seconds(patience.hedge_after_alone if alone else patience.hedge_after)
+    return retry
 
 
 def _match(kind: Kind, hints: list[Json]) -> Json:

@@ -58,8 +58,8 @@ def test_who_answers_for_whom(tmp_path: Path) -> None:
 
 def test_the_pause_before_a_second_try_depends_on_whether_there_is_anybody_to_ask(tmp_path: Path) -> None:
     def pause(*pools: GatewayPool) -> str:
-        action = usual(render(state(*pools), tmp_path))["route"]
-        return str(action["retry_policy"]["per_try_timeout"])
+        (host,) = render(state(*pools), tmp_path)["rds/route.json"]["resources"][0]["virtual_hosts"]
+        return str(host["retry_policy"]["per_try_timeout"])
 
     assert pause(pool(1, "stable", 100, A, B)) == "1.000s"
     assert pause(pool(2, "stable", 100, A), pool(1, "previous", 0, B)) == "1.000s"
