@@ -29,12 +29,16 @@ class Desk:
         pods = {each.name: each for pool in state.pools for each in pool.replicas} if state else {}
         out = {name for name, each in pods.items() if each.phase == "quarantined"}
         for request in waiting:
+            if request.id in self._tries and request.kind == "quarantine" and request.pod in out:
+                # It was on its way out already when this began: no decision of ours will come.
+                self._refuse(request, fleet, f"{request.pod} is in quarantine already", now)
+                continue
             if request.id not in self._tries:
                 if state is None or memory.rollout.stable is None:
                     continue  # nothing is known of the fleet yet
                 why = requests.refusal(request, memory, set(pods), out, now)
                 if why is not None:
-                    self._write(fleet, [requests.Answer(request.id, request.kind, "refused", why, None, now)])
+                    self._refuse(request, fleet, why, now)
                     continue
                 self._tries[request.id] = now
                 if request.kind == "rollback" and request.version == fleet.spec.version:
@@ -44,6 +48,11 @@ class Desk:
             if request.kind == "promote":
                 promote = request.version
         return promote
+
+    def _refuse(self, request: requests.Request, fleet: Fleet, why: str, now: float) -> None:
+        if request.kind == "quarantine" and request.id in self._tries:
+            self._find(request, fleet, None, now, "resolved")
+        self._write(fleet, [requests.Answer(request.id, request.kind, "refused", why, None, now)])
 
     def answer(self, fleet: Fleet, memory: PolicyMemory, decisions: list[Decision], now: float) -> None:
         """Answers what has ended."""

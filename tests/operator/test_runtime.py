@@ -20,6 +20,7 @@ from autoscaler.memory import PolicyMemory
 from autoscaler.operator import requests
 from autoscaler.operator.conditions import Seen, conditions, stamped
 from autoscaler.operator.crd import as_table, as_yaml, spec_schema
+from autoscaler.operator.desk import Desk
 from autoscaler.operator.fleet import read
 from autoscaler.operator.hub import Hub, SharedProducer
 from autoscaler.operator.meaning import meaning
@@ -335,6 +336,35 @@ def test_requests_are_read_refused_and_answered() -> None:
     late = requests.outcome(request, trial, [], 1000.0, 2000.0)
     assert late is not None and late.outcome == "failed"
     assert len(requests.kept([{"id": str(n)} for n in range(10)], [{"id": "new"}])) == 10
+
+
+def test_a_quarantine_that_happened_before_the_request_was_seen_is_answered() -> None:
+    """The state that a request is checked against is that of the last step; what it asks may have been done since."""
+    asked = '{"id": "q1", "pod": "a", "at": 999.0}'
+    given = {"metadata": {"namespace": "prod", "name": "intent", "uid": "u", "generation": 1}, "spec": {"model": "intent"}}
+    given["spec"]["capacityPerReplica"] = 40  # type: ignore[index]
+    given["metadata"]["annotations"] = {"trimtab.dev/request-quarantine": asked}  # type: ignore[index]
+    fleet, written, bus = read(given), [], MemoryBus()
+    bus.ensure_topics()
+    status_ = SimpleNamespace(write=lambda _ns, _name, fields: written.append(fields))
+    producer = SharedProducer(bus)
+    hub = SimpleNamespace(producer=lambda: producer)
+    desk = Desk(SimpleNamespace(actuator=SimpleNamespace(fleet=lambda _id: fleet, status=status_), hub=hub))  # type: ignore[arg-type]
+    memory = PolicyMemory(rollout=Rollout(stable=1))
+
+    def state(phase: Any) -> FleetState:
+        one = ReplicaState(name="a", version=1, phase=phase, since=0.0)
+        return FleetState(
+            fleet=fleet.id, time=1000.0, pools=[PoolState(version=1, role="stable", weight=100, wanted=1, replicas=[one])]
+        )
+
+    desk.take(fleet, memory, state("ready"), 1000.0)
+    desk.answer(fleet, memory, [], 1000.0)
+    assert written == []
+    desk.take(fleet, memory, state("quarantined"), 1001.0)
+    (answer,) = written[0]["requests"]
+    assert answer["outcome"] == "refused" and "in quarantine already" in answer["reason"]
+    assert [record.message.state for record in bus.read_all([FINDINGS])] == ["firing", "resolved"]
 
 
 def test_the_definition_in_the_repository_is_the_one_that_the_code_makes() -> None:
