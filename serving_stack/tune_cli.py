@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +12,31 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serving_stack import tune
 from serving_stack.recipe import Recipe
+from serving_stack.tune_card import cards
+from serving_stack.tune_data import banking, read
 
 
-def run(out: Path, *, epochs: int, rank: int, rate: float, seed: int) -> None:
+def run(out: Path, recipe: Recipe, data: Path | None = None, teachers: tuple[Path, ...] = ()) -> None:
     """Tune in `out` (resuming what is there) and copy the versions to `out/adapters/1` and `out/adapters/2`."""
-    console = Console()
-    tuning = tune.Tuning(out, Recipe(epochs=epochs, rank=rank, rate=rate, seed=seed))
+    tuning = tune.Tuning(out, recipe, read(data) if data else banking(), teachers)
+    main = tuning.accelerator.is_main_process
+    console = Console(quiet=not main)
+    learn(tuning, console)
+    if not main:
+        return
+    for folder, card in cards(tuning):
+        to = out / "adapters" / str(card["version"])
+        shutil.rmtree(to, ignore_errors=True)
+        shutil.copytree(folder, to)
+        console.print(f"version {card['version']}: {to}")
+        console.print_json(json.dumps(card))
+
+
+def learn(tuning: tune.Tuning, console: Console) -> None:
+    """Train what is left, with a bar on a terminal and a line per epoch everywhere."""
+    epochs = tuning.recipe.epochs
+    where = f"{tuning.accelerator.num_processes} processes on {tuning.device.type}"
+    console.print(f"{tuning.recipe.method}: {len(tuning.ids)} texts to learn from, {len(tuning.held[0])} held out, {where}")
     if tuning.history:
         console.print(f"resuming after epoch {len(tuning.history)} of {epochs}")
     columns = (
@@ -26,16 +46,14 @@ def run(out: Path, *, epochs: int, rank: int, rate: float, seed: int) -> None:
     )
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("tune", epoch=1, epochs=epochs, loss=float("nan"), total=None)
+        tuning.run(_teller(bar, task, console))
 
-        def tell(now: tune.Progress) -> None:
-            bar.update(task, completed=now.step, total=now.steps, epoch=now.epoch, loss=now.loss)
-            if now.validation is not None:
-                console.print(f"epoch {now.epoch}: loss {now.loss:.4f}, validation accuracy {now.validation:.2%}")
 
-        tuning.run(tell)
-    for folder, card in tune.cards(tuning):
-        to = out / "adapters" / str(card["version"])
-        shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(folder, to)
-        console.print(f"version {card['version']}: {to}")
-        console.print_json(json.dumps(card))
+def _teller(bar: Progress, task: object, console: Console) -> Callable[[tune.Progress], None]:
+    def tell(now: tune.Progress) -> None:
+        bar.update(task, completed=now.step, total=now.steps, epoch=now.epoch, loss=now.loss)  # type: ignore[arg-type]
+        if now.validation is not None:
+            score = "nothing held out" if now.validation != now.validation else f"validation accuracy {now.validation:.2%}"
+            console.print(f"epoch {now.epoch}: loss {now.loss:.4f}, {score}")
+
+    return tell
