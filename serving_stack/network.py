@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing here may reach for the network
 
@@ -34,6 +35,8 @@ LINEAR_LAYERS = r"encoder\.layer\.\d+\..*(query|key|value|dense)"
 class IntentNetwork(nn.Module):
     """Token ids and mask [batch, tokens] -> logits [batch, classes]."""
 
+    body: Any  # a transformers model, or PEFT's around one: neither is typed
+
     def __init__(self, body: nn.Module, classes: int, width: int = 384) -> None:
         super().__init__()
         self.body = body
@@ -43,7 +46,7 @@ class IntentNetwork(nn.Module):
         """The mean of the last hidden states over the tokens that are there: [batch, width]."""
         # Positions are given, as a prefix would move them: words keep the places that the base model learned.
         places = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
-        hidden = self.body(input_ids=ids, attention_mask=mask, position_ids=places).last_hidden_state
+        hidden: Tensor = self.body(input_ids=ids, attention_mask=mask, position_ids=places).last_hidden_state
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1)
 
@@ -161,9 +164,8 @@ def load_merged(folder: Path) -> IntentNetwork:
 def _body(folder: Path) -> nn.Module:
     if (folder / WEIGHTS).is_file():
         _quiet()
-        body: nn.Module = AutoModel.from_config(
-            AutoConfig.from_pretrained(folder / CONFIG), add_pooling_layer=False, attn_implementation="eager"
-        )
+        config = AutoConfig.from_pretrained(folder / CONFIG)
+        body: nn.Module = AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="eager")  # type: ignore[no-untyped-call]
         body.load_state_dict({name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}, strict=False)
         return body
     tuned = PeftModel.from_pretrained(_base(), folder, torch_dtype=torch.float32)

@@ -98,7 +98,7 @@ class Tuning:
         keep: Callable[[nn.Module], None] = lambda _: None,
     ) -> None:
         self.folder, self.recipe, self.data, self.keep = folder, recipe, data or banking(), keep
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # said, or it would not join processes on CPUs
         torch.manual_seed(recipe.seed)
         tokenizer = net.tokenizer()
         kept, held = self.data.split(recipe.validation, recipe.seed)
@@ -116,7 +116,7 @@ class Tuning:
             {"params": [p for p in part.parameters() if p.requires_grad], "peak": peak}
             for part, peak in ((self.network.body, recipe.rate), (self.network.head, recipe.head_rate))
         ]
-        optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay)
+        optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self.network = self.accelerator.unwrap_model(self.model)
         self.trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad}

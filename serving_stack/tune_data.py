@@ -76,13 +76,12 @@ def _question(file: Path, line: int, text: object, label: object) -> Question:
 def _csv(file: Path) -> Iterator[tuple[int, object, object]]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
-        names = reader.fieldnames or []
-        label = next((name for name in LABELS if name in names), None)
-        if TEXT not in names or label is None:
-            raise TrimtabError(
-                f"{file}, line 1: the columns are {', '.join(names) or 'none'}; wanted are {TEXT} and {' or '.join(LABELS)}"
-            )
         try:
+            names = reader.fieldnames or []
+            label = next((name for name in LABELS if name in names), None)
+            if TEXT not in names or label is None:
+                found = ", ".join(names) or "none"
+                raise TrimtabError(f"{file}, line 1: the columns are {found}; wanted are {TEXT} and {' or '.join(LABELS)}")
             for row in reader:
                 if None in row:
                     raise TrimtabError(f"{file}, line {reader.line_num}: more fields than columns; put the text in quotes")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serving_stack.banking import digest, hold_out, intents, questions
 from serving_stack.intervals import wilson
-from serving_stack.recipe import Recipe, batches, chosen, rate_at
+from serving_stack.recipe import Recipe, average_at, batches, chosen, factor_at, share
 
 
 def test_the_data_is_whole():
@@ -54,8 +54,8 @@ def test_every_question_is_in_one_batch():
 
 
 def test_the_rate_rises_then_falls_to_zero():
-    recipe = Recipe(warm_up=0.1, rate=1.0)
-    rates = [rate_at(step, 100, recipe) for step in range(100)]
+    recipe = Recipe(warm_up=0.1)
+    rates = [factor_at(step, 100, recipe) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.02
@@ -65,3 +65,25 @@ def test_versions_are_half_way_and_best_after_it():
     history = [{"epoch": e, "validation": v} for e, v in enumerate([0.5, 0.95, 0.8, 0.9, 0.9, 0.89], start=1)]
     assert chosen(history) == (3, 5)
     assert chosen(history[:1]) == (1, 1)
+
+
+def test_without_validation_the_last_epoch_is_version_2():
+    assert chosen([{"epoch": e, "validation": math.nan} for e in (1, 2, 3, 4)]) == (2, 4)
+
+
+@given(st.integers(1, 40), st.integers(1, 8))
+def test_the_shares_of_all_processes_weigh_every_question_alike(count, processes):
+    rows = list(range(100, 100 + count))
+    weight = dict.fromkeys(rows, 0.0)
+    for process in range(processes):
+        mine, factor = share(rows, process, processes)
+        assert mine, "nobody is without a row"
+        for row in mine:
+            weight[row] += factor / len(mine) / processes
+    assert list(weight.values()) == pytest.approx([1 / count] * count)
+
+
+def test_the_average_forgets_the_beginning_first():
+    recipe = Recipe(average=0.998)
+    assert average_at(0, recipe) == pytest.approx(0.1)
+    assert average_at(10_000, recipe) == 0.998
