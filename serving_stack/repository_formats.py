@@ -13,7 +13,9 @@ from pathlib import Path
 from trimtab.errors import Missing, TrimtabError
 
 CODE = Path(__file__).parent / "intent_model"
-"""The Python-backend model: its files are the only Python that is published."""
+"""The Python-backend model of a version with one network."""
+EDGE_CODE = Path(__file__).parent / "edge_model"
+"""The Python-backend model of an adapter set. The files of both are the only Python that is published."""
 
 ACCEPTED = (".safetensors", ".onnx", ".json", ".txt", ".md", ".py")
 
@@ -46,7 +48,9 @@ def refuse_unsafe(file: Path) -> None:
 
 def refuse_foreign_code(file: Path) -> None:
     """Raise `TrimtabError` for Python that is not the backend's as this installation has it: who adds a version adds no code."""
-    if file.suffix == ".py" and all(file.read_bytes() != own.read_bytes() for own in CODE.glob("*.py")):
+    if file.suffix == ".py" and all(
+        file.read_bytes() != own.read_bytes() for code in (CODE, EDGE_CODE) for own in code.glob("*.py")
+    ):
         raise TrimtabError(f"{file.name} is not accepted: the only Python in a version is that of the backend, unchanged")
 
 

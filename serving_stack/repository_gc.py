@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from serving_stack.adapters_content import is_set, read_set
 from serving_stack.repository import REMOVED, models, versions
 from serving_stack.repository_files import folder_bytes, locked, put, sync_folder
 from serving_stack.repository_manifest import read_manifest
@@ -24,13 +25,17 @@ _LITTER = re.compile(r"\.(next|gone|\d+)-.+")
 
 @dataclass(frozen=True)
 class Entry:
-    """A published version as gc sees it. `used`: served now; None where that cannot be told. `base`: what it is based on."""
+    """A published version as gc sees it. `used`: served now; None where that cannot be told. `base`: what it is based on.
+
+    `adapters`: what a set serves.
+    """
 
     model: str
     version: int
     bytes: int
     used: bool | None
     base: str | None
+    adapters: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,6 +73,7 @@ def judge(store: Path, entries: Iterable[Entry], keep: int | None, needed: froze
             kept[entry.name] = "it cannot be told whether it is served"
         elif keep is None or rank[entry.model] <= keep:
             kept[entry.name] = "no number to keep was given" if keep is None else f"among the newest {keep}"
+    kept |= {name: f"an adapter of {e.name}" for e in entries if e.name in kept for name in e.adapters if name not in kept}
     while grown := {e.base: f"the base of {e.name}" for e in entries if e.name in kept and e.base and e.base not in kept}:
         kept |= grown
     return [
@@ -79,7 +85,7 @@ def judge(store: Path, entries: Iterable[Entry], keep: int | None, needed: froze
 def entries(store: Path) -> list[Entry]:
     """All versions of a store. A broken one is an entry too, based on nothing that could be read."""
     folders = [(model, version, store / model / str(version)) for model in models(store) for version in versions(store, model)]
-    return [Entry(model, version, folder_bytes(f), in_use(f), _base(f)) for model, version, f in folders]
+    return [Entry(model, version, folder_bytes(f), in_use(f), _base(f), _adapters(f)) for model, version, f in folders]
 
 
 def collect(store: Path, keep: int | None, needed: frozenset[str] = frozenset(), *, dry_run: bool) -> list[Verdict]:
@@ -129,6 +135,11 @@ def remove(store: Path, model: str, version: int, *, by: str | None = None, forc
         ]
         if above and not force:
             raise TrimtabError(f"{name} is the base of {', '.join(above)}: remove that first")
+        served = [
+            f"{m}/{v}" for m in models(store) for v in versions(store, m) if f"{model}/{version}" in _adapters(store / m / str(v))
+        ]
+        if served and not force:
+            raise TrimtabError(f"{name} is an adapter of {', '.join(served)}: remove that first")
         try:
             claim.enter_context(taken(folder))
         except Untold:
@@ -154,6 +165,13 @@ def _bury(shelf: Path, folder: Path, version: int, by: str | None) -> None:
     mark.unlink(missing_ok=True)
     put(msgspec.json.encode({"version": version, "digest": digest, "removed_at": time.time(), "removed_by": by}), mark)
     sync_folder(mark.parent)
+
+
+def _adapters(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(f"{name}/{each.version}" for name, each in read_set(folder).adapters.items()) if is_set(folder) else ()
+    except TrimtabError:
+        return ()
 
 
 def _base(folder: Path) -> str | None:

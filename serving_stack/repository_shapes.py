@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from serving_stack.adapters_content import BASE, SET, check_set
 from serving_stack.export import INTENTS, TOKENIZER
 from serving_stack.repository_formats import check_format, refuse_unsafe, tensors
 from trimtab.errors import Missing, TrimtabError
@@ -24,12 +25,14 @@ def check_contents(folder: Path, names: list[str]) -> None:
         refuse_unsafe(folder / name)
         check_format(folder / name)
     for name in names:
-        if name.endswith(".onnx") and name != NETWORK:
+        if name.endswith(".onnx") and name not in (NETWORK, BASE if SET in names else None):
             _session(folder / name)
     if NETWORK in names:
         _check_network(folder)
     if ADAPTER in names:
         _check_adapter(folder)
+    if SET in names:
+        check_set(folder, _session(folder / BASE))
 
 
 def _check_network(folder: Path) -> None:

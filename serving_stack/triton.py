@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving_stack import repository_launch
+from serving_stack.adapters_content import is_set
+from serving_stack.adapters_triton import FORWARDED, edge_config
 from serving_stack.models_settings import ModelsSettings
 from serving_stack.repository import verify
 from serving_stack.serving_settings import ServingSettings
@@ -80,12 +82,14 @@ def replica_process(
     shutil.rmtree(folder / "repository", ignore_errors=True)
     repository.mkdir(parents=True)
     _link(published, repository / str(version))
-    (repository / "config.pbtxt").write_text(intent_config(model, version, serving), encoding="utf-8")
-    if serving.feedback:
+    adapters, feedback = is_set(published), serving.feedback and not is_set(published)
+    config = edge_config(store, model, version, serving) if adapters else intent_config(model, version, serving)
+    (repository / "config.pbtxt").write_text(config, encoding="utf-8")
+    if feedback:
         _lay_out_feedback(published, folder / "repository", model, version)
     _backends(server, folder / "backends")
     prefix = f"trimtab_{folder.name}_{http_port}_"
-    loaded = [model, model + FEEDBACK] if serving.feedback else [model]
+    loaded = [model, model + FEEDBACK] if feedback else [model]
     triton = _argv(server, folder, loaded, http_port, grpc_port, metrics_port, prefix, host)
     return ReplicaProcess(
         argv=repository_launch.command(
@@ -180,6 +184,7 @@ def _argv(
         "http-address": host,
         "http-port": http,
         "http-thread-count": 2,
+        "http-header-forward-pattern": FORWARDED,
         "allow-grpc": "false" if grpc is None else "true",
         "metrics-address": host,
         "metrics-port": metrics,
@@ -192,6 +197,7 @@ def _argv(
     }
     if grpc is not None:
         options |= {"grpc-address": host, "grpc-port": grpc, "grpc-infer-allocation-pool-size": 1}
+        options["grpc-header-forward-pattern"] = FORWARDED
     argv = [str(server / "bin" / "tritonserver")]
     argv += [f"--{name}={value}" for name, value in options.items()]
     argv += [f"--load-model={each}" for each in loaded]
