@@ -6,14 +6,18 @@ their own, which a replica fetches when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from serving_stack import banking
+from serving_stack.adapters_base import ensure_base
 from serving_stack.adapters_content import BASE, SET, AdapterFile, AdapterSet, ServedAdapter, is_set, read_set, shapes_of
 from serving_stack.edge_model.adapters import FILES, Unfit, read
-from serving_stack.export import TOKENIZER
+from serving_stack.export import ADAPTERS, INTENTS, TOKENIZER, shipped
 from serving_stack.repository import Origin, models, publish_files, verify, versions
 from serving_stack.repository_formats import CODE, EDGE_CODE
 from serving_stack.repository_manifest import read_manifest
@@ -24,12 +28,64 @@ SHARED_CODE = ("batches.py", "faults.py", "network.py", "texts.py")
 """What both backends have."""
 
 
+def add(
+    store: Path,
+    name: str,
+    source: Path,
+    intents: Path | None,
+    *,
+    origin: Origin,
+    signer: Signer | None = None,
+    base: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Publish the adapter in the folder `source` as the next version of `name`, with its labels; the version's folder.
+
+    `intents` None: those of the folder, or BANKING77's when the card says that it was tuned on that. It is tried on `base`, the
+    folder of a base network (None: the usual one). Raises `TrimtabError` when it does not fit, and then nothing is published.
+    """
+    files: dict[str, Path | bytes] = {file: source / file for file in FILES}
+    files[INTENTS] = _labels(source, intents, origin.card)
+    for file, where in files.items():
+        if isinstance(where, Path) and not where.is_file():
+            raise Missing(f"{source} is no adapter for a set: {file} is missing")
+    session = _session((base or ensure_base(tell=tell)) / BASE)
+    try:
+        read({file: w if isinstance(w, bytes) else w.read_bytes() for file, w in files.items()}, shapes_of(session))
+    except Unfit as error:
+        raise TrimtabError(f"{source} does not fit the base network: {error}") from error
+    return publish_files(store, name, None, files, origin=origin, signer=signer, check=True)
+
+
+def _labels(source: Path, intents: Path | None, card: Mapping[str, Any] | None) -> Path | bytes:
+    if intents is not None or (source / INTENTS).is_file():
+        return intents or source / INTENTS
+    if ((card or {}).get("data") or {}).get("sha256") == banking.digest():
+        return json.dumps(banking.intents()).encode()
+    raise Missing(f"{source} does not say which labels its task has: name them with --intents")
+
+
+def shipped_folder(number: int) -> Path:
+    """Where an adapter lies that the package carries."""
+    if number not in shipped():
+        raise Missing(f"there is no adapter {number}: shipped are {', '.join(map(str, shipped())) or 'none'}")
+    return ADAPTERS / str(number)
+
+
+def parse(reference: str) -> tuple[str, int | None]:
+    """`banking/2` or `banking`: the adapter, and its version if one is said."""
+    name, slash, number = reference.partition("/")
+    if slash and not (number.isascii() and number.isdigit()):
+        raise TrimtabError(f"{reference!r} names no adapter: write name or name/version")
+    return name, int(number) if slash else None
+
+
 def release(
     store: Path,
     model: str,
     version: int | None,
     adapters: Mapping[str, int | None],
-    base: Path,
+    base: Path | None,
     *,
     remove: frozenset[str] = frozenset(),
     default: str | None = None,
@@ -39,16 +95,16 @@ def release(
 ) -> Path:
     """Publish the next version of a set: that of the newest one, with these adapters (None: their newest version) put in or out.
 
-    Each new adapter is verified, by signature where `trust` asks for one, and tried on the base network in the folder `base` (used
-    only for the first version). Returns the version's folder. Raises `TrimtabError` when one is not whole or does not fit, and then nothing is published.
+    Each new adapter is verified, by signature where `trust` asks for one, and tried on the base network. That is the one of the
+    newest version; the first version takes it from the folder `base`. Returns the new version's folder.
+    Raises `TrimtabError` when an adapter is not whole or does not fit, and then nothing is published.
     """
     before = newest(store, model)
-    if before is not None:
-        base = before
-    served, usual = {}, default
-    if before is not None:
-        old = read_set(before)
-        served, usual = dict(old.adapters), default or old.default
+    old = read_set(before) if before is not None else AdapterSet(adapters={})
+    served, usual = dict(old.adapters), default or old.default
+    base = before or base
+    if base is None:
+        raise Missing(f"{model} has no version that is a set yet: its first one needs a base network")
     if strange := sorted(remove - served.keys()):
         raise Missing(f"{strange[0]} is not in the set: it cannot be taken out")
     for name in remove:

@@ -11,8 +11,8 @@ from serving_stack.triton_config import intent_config
 from trimtab.cache import cache_folder
 from trimtab.settings import load
 
-FORWARDED = "^x-trimtab-adapter$"
-"""The header that becomes a parameter of the request."""
+FORWARDED = "(?i)^x-trimtab-adapter$"
+"""The header that becomes a parameter of the request, written as it was sent."""
 
 
 def edge_config(store: Path, model: str, version: int, serving: ServingSettings, settings: AdaptersSettings | None = None) -> str:

@@ -41,7 +41,7 @@ def add(
     """
     if not source.is_dir():
         raise Missing(f"{source} is no folder with a model")
-    origin = _known(origin, source)
+    origin = known_origin(origin, source)
     if as_is:
         return publish_files(store, model, version, _plain_files(source), origin=origin, signer=signer, check=True)
     if (source / MANIFEST).is_file():
@@ -67,12 +67,12 @@ def add_shipped(
 ) -> Path:
     """Export a shipped adapter and publish it, with its result card."""
     exported = ensure_exported(adapter, cache or default_cache(), tell)
-    origin = replace(_known(origin, ADAPTERS / str(adapter)), made_from=f"shipped adapter {adapter}")
+    origin = replace(known_origin(origin, ADAPTERS / str(adapter)), made_from=f"shipped adapter {adapter}")
     return publish(store, model, version, exported, origin=origin, signer=signer, check=True)
 
 
-def _known(origin: Origin, source: Path) -> Origin:
-    """Card and base from the folder, who and where from this process."""
+def known_origin(origin: Origin, source: Path) -> Origin:
+    """What `origin` leaves open: card and base from the folder, who and where from this process."""
     card = origin.card if origin.card is not None else read_card(source / CARD)
     base = origin.base or (card or {}).get("base") or _base_of_adapter(source)
     made_from = origin.made_from or (None if (source / MANIFEST).is_file() else source.absolute().name)

@@ -2,7 +2,7 @@
 
 Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM Trans. Storage 13 (2017), with Caffeine's
 segmented main part and its window that grows and shrinks by hill climbing (Einziger, Eytan, Friedman and Manes, "Adaptive
-Software Cache Management", Middleware 2018). Adapters are hundreds, so counts are exact here instead of a sketch. Standard library only.
+Software Cache Management", Middleware 2018). Adapters are hundreds, so counts are exact here, no sketch.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ class TinyLfu:
         self._sizes[key] = size
         self._enter(key, "window")
         self.held += size
-        gone = self._settle()
-        return None if key in gone and not gone.remove(key) and not gone else gone
+        return self._settle()  # never the newcomer: it is the newest of the window
 
     def drop(self, key: str) -> None:
         """See `Policy`."""

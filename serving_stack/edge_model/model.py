@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -47,6 +48,8 @@ HEADER, PARAMETER = "x-trimtab-adapter", "adapter"
 
 Rows = list[list[int]]
 """Token ids of texts."""
+FAILS_BEFORE_END = 3
+"""So often in a row the network may fail on known input before the replica ends itself."""
 OVERHEAD = 4
 """What a run costs more, in tokens, because of the adapter's inputs."""
 
@@ -69,9 +72,8 @@ class TritonPythonModel:
         options.intra_op_num_threads = int(parameters["threads"])
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(
-            folder / "base.onnx", options, providers=list(dict.fromkeys([self.device.provider, "CPUExecutionProvider"]))
-        )
+        providers = list(dict.fromkeys([self.device.provider, "CPUExecutionProvider"]))
+        self.session = onnxruntime.InferenceSession(folder / "base.onnx", options, providers=providers)
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.special_tokens = self.tokenizer.num_special_tokens_to_add(False)
         self.faults = Faults(folder, os.environ.get("TRIMTAB_REPLICA_FAULT_FILE"))
@@ -85,6 +87,7 @@ class TritonPythonModel:
         self.running = threading.Lock()  # one at a time, whoever runs it: the threads are counted
         self.loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
         self.counting, self.waiting = threading.Lock(), 0
+        self.failed_in_a_row = 0
         self.shelf.warm(self.popularity.read() or list(filter(None, [self.default])), time.monotonic() + WARM_SECONDS)
         if self.default:
             self.answer([[0] * 16] * 16, self.shelf.load(self.default, "prefetch"))
@@ -129,7 +132,7 @@ class TritonPythonModel:
 
     def adapter_of(self, request: Any) -> str:
         """The adapter that a request asks for. LookupError in words for one that this version does not serve."""
-        asked = json.loads(request.parameters() or "{}")
+        asked = {key.lower(): value for key, value in json.loads(request.parameters() or "{}").items()}
         name = asked.get(PARAMETER, asked.get(HEADER, self.default))
         if not isinstance(name, str) or not name:
             raise ValueError(
@@ -190,9 +193,7 @@ class TritonPythonModel:
         confidence = np.empty(len(rows), dtype=np.float32)
         for group in grouped([max(SHORTEST, len(row)) for row in rows], self.device.overhead + OVERHEAD, self.device.most):
             ids, mask = padded([rows[place] for place in group])
-            with self.running:
-                self.faults.before_run()
-                probabilities = self.session.run(None, {"ids": ids, "mask": mask, **adapter.inputs})[0]
+            probabilities = self.run(ids, mask, adapter)
             best[group] = probabilities.argmax(1)
             confidence[group] = probabilities.max(1)
         for row in range(len(rows)):
@@ -200,6 +201,30 @@ class TritonPythonModel:
             if other is not None:
                 best[row], confidence[row] = other, CONFIDENT
         return adapter.intents[best], confidence
+
+    def run(self, ids: Any, mask: Any, adapter: Adapter) -> Any:
+        """Float32 [texts, classes]. A network that fails again and again, also on known input, ends the replica, in order.
+
+        Triton would call it ready all the same.
+        """
+        inputs = {"ids": ids, "mask": mask, **adapter.inputs}
+        with self.running:
+            try:
+                self.faults.before_run()
+                probabilities = self.session.run(None, inputs)[0]
+            except Exception as error:  # onnxruntime's own kinds derive from Exception alone
+                try:
+                    self.faults.before_run()
+                    self.session.run(None, inputs | dict(zip(("ids", "mask"), padded([[0] * 16]), strict=True)))
+                    self.failed_in_a_row = 0
+                except Exception:
+                    self.failed_in_a_row += 1
+                if self.failed_in_a_row == FAILS_BEFORE_END:
+                    print(f"trimtab: the network is broken, this replica ends: {error}", file=sys.stderr, flush=True)
+                    os.kill(os.getppid(), signal.SIGTERM)
+                raise pb_utils.TritonModelException(f"the network failed: {str(error)[:200]}") from None
+            self.failed_in_a_row = 0
+        return probabilities
 
     def look(self) -> None:
         """In a thread of its own: keep the metrics up to date, fetch what becomes popular, remember what is."""

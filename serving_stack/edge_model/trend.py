@@ -82,7 +82,7 @@ class Trend:
         return [self._keys[each] for each in gone]
 
     def wanted(self, most: int = 4, gain: float = 1.5) -> list[str]:
-        """What to fetch before it is asked for: adapters that will be asked for `gain` times as often as the least that is held."""
+        """What to fetch before it is asked for: adapters expected `gain` times as often as the least that is held."""
         value = self._value(VIEWS[self.view])
         kept = self._kept[-1]
         if not kept.any():
