@@ -13,10 +13,10 @@ from rich.console import Console
 from serving_stack import network as net
 from serving_stack.accuracy import Accuracy, measure
 from serving_stack.compress import pruned, student, zeros
-from serving_stack.export import ADAPTERS, FLOAT, INT8, default_cache, export_folder, is_tuned, shipped
+from serving_stack.export import ADAPTERS, FLOAT, INT8, default_cache, export_folder, is_tuned, moved, shipped
 from serving_stack.recipe import Recipe
 from serving_stack.tune import Tuning, accuracy, chosen
-from serving_stack.tune_card import CARD, describe, moved
+from serving_stack.tune_card import CARD, describe
 from serving_stack.tune_cli import learn
 from serving_stack.tune_data import Labelled, banking, read
 from trimtab.errors import Missing

@@ -99,6 +99,12 @@ def is_whole(source: Path) -> bool:
     return (source / WHOLE[1]).is_file()
 
 
+def moved(source: Path) -> int:
+    """The bytes that a new task moves: a tuned folder's weights, their configuration, the names of the intents."""
+    files = {*ADAPTER, *WHOLE, INTENTS}
+    return sum((source / name).stat().st_size for name in files if (source / name).is_file())
+
+
 def _labels(source: Path) -> list[str]:
     """The intents of a tuned folder: its own, or BANKING77's, as with the shipped adapters."""
     file = source / INTENTS

@@ -16,6 +16,7 @@ from serving_stack import network as net
 # isort: split
 import torch
 
+from serving_stack.export import moved
 from serving_stack.intervals import wilson
 from serving_stack.tune import Tuning, chosen
 
@@ -62,8 +63,3 @@ def describe(tuning: Tuning, epoch: int) -> dict[str, Any]:
         },
         "made_with": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
     }
-
-
-def moved(folder: Path) -> int:
-    """The bytes that a new task moves: weights, and the configuration that says how to read them."""
-    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".json") and file.name != CARD)
