@@ -58,6 +58,7 @@ def list_shipped() -> None:
     for number in shipped():
         card = json.loads((ADAPTERS / str(number) / "card.json").read_text(encoding="utf-8"))
         minutes = f"{card['tuning_seconds'] / 60:.0f} min"
-        scores = (str(card["epoch"]), f"{card['validation_accuracy']:.2%}", f"{card['trained_parameters']:,}")
+        score = card["validation_accuracy"]
+        scores = (str(card["epoch"]), "nothing held out" if score is None else f"{score:.2%}", f"{card['trained_parameters']:,}")
         table.add_row(str(number), card["base"], *scores, minutes)
     console.print(table)
