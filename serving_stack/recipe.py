@@ -53,6 +53,8 @@ class Recipe:
     """Of matrix products while training; weights and optimizer are always float32."""
     validation: float = 0.1
     """Share of the training split that is held out to choose the checkpoint. The test split is never looked at here."""
+    temperature: float = 1.0
+    """What logits are divided by where nothing is held out to fit it."""
     seed: int = 7
 
 

@@ -20,6 +20,7 @@ from serving_stack import tune_state as state
 from serving_stack.banking import Question
 from serving_stack.recipe import Recipe, average_at, batches, factor_at, half_way, share
 from serving_stack.recipe import chosen as chosen
+from serving_stack.tune_calibration import cool, temperature
 from serving_stack.tune_data import Labelled, banking
 from serving_stack.tune_loss import hidden, objective, twice
 from serving_stack.tune_shards import like, whole
@@ -111,7 +112,8 @@ class Tuning:
         self.network.to(self.device)
         if start is None and not state.exists(folder):
             self._point_head()
-        self.teacher = _mean_answers(teachers, self.ids, self.device) if teachers else None
+        with self._precision():
+            self.teacher = _mean_answers(teachers, self.ids, self.device) if teachers else None
         groups = [
             {"params": [p for p in part.parameters() if p.requires_grad], "peak": peak}
             for part, peak in ((self.network.body, recipe.rate), (self.network.head, recipe.head_rate))
@@ -135,11 +137,11 @@ class Tuning:
             start = time.monotonic()
             loss = self._epoch(epoch, tell)
             last = self._swap(self.mean) if self.recipe.average else None
-            score = accuracy(self.network, *self.held, self.device)
+            score, warmth = self._validate()
             took = time.monotonic() - start
             self.seconds += took
-            self.history.append({"epoch": epoch + 1, "loss": loss, "validation": score, "seconds": took})
-            self._keep_epoch()
+            self.history.append({"epoch": epoch + 1, "loss": loss, "validation": score, "temperature": warmth, "seconds": took})
+            self._keep_epoch(warmth)
             if last:
                 self._swap(last)
             state.write(self.folder, self.about, self.history, self.seconds, self._tensors(), self.accelerator.is_main_process)
@@ -187,14 +189,18 @@ class Tuning:
         if self.recipe.agreement:
             ids, mask, labels = twice(ids), twice(mask), twice(labels)
             soft = None if soft is None else twice(soft)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with self._precision():
             logits = self.model(ids.to(self.device), mask.to(self.device)).float()
         return objective(logits, labels.to(self.device), self.recipe, None if soft is None else soft.to(self.device))
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def _point_head(self) -> None:
         """The head starts at the means of the classes, as the base model sees them: far better than chance at once."""
         self.network.eval()
-        seen = over(self.network.pooled, self.ids, self.device)
+        with self._precision():
+            seen = over(self.network.pooled, self.ids, self.device)
         numbers = torch.tensor(self.labels)
         unit = nn.functional.normalize(seen)
         means = torch.stack([unit[numbers == i].sum(0) for i in range(len(self.data.labels))])
@@ -211,10 +217,20 @@ class Tuning:
         self.keep(self.network)
         return before
 
-    def _keep_epoch(self) -> None:
-        """Keep this epoch's weights, and let go of those that cannot be chosen any more."""
+    def _validate(self) -> tuple[float, float]:
+        """(accuracy, temperature) on what is held out; NaN and the recipe's temperature where nothing is."""
+        if not self.held[0]:
+            return float("nan"), self.recipe.temperature
+        self.network.eval()
+        answers, labels = over(self.network, self.held[0], self.device), torch.tensor(self.held[1])
+        return float((answers.argmax(1) == labels).float().mean()), temperature(answers, labels)
+
+    def _keep_epoch(self, warmth: float) -> None:
+        """Keep this epoch's weights, as sure as they should be, and let go of those that cannot be chosen any more."""
         main = self.accelerator.is_main_process
+        cool(self.network.head, warmth)
         net.save(self.network, self.adapter(len(self.history)), self.data.labels, write=main)
+        cool(self.network.head, 1 / warmth)
         if main:
             state.forget_epochs(self.folder, self._may_be_chosen())
 

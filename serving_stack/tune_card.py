@@ -54,6 +54,7 @@ def describe(tuning: Tuning, epoch: int) -> dict[str, Any]:
         "epoch": epoch,
         "validation_accuracy": round(score, 4) if known else None,
         "validation_interval": [round(end, 4) for end in wilson(round(score * held), held)] if known else None,
+        "temperature": round(row["temperature"], 3),
         "tuning_seconds": round(sum(r["seconds"] for r in tuning.history[:epoch])),
         "processor": {
             "device": str(tuning.device),

@@ -54,6 +54,9 @@ def _tune(
     validation: float = typer.Option(
         0.1, min=0.0, max=0.5, help="Share of each label held out to choose the epoch. 0: learn from all, keep the last epoch."
     ),
+    temperature: float = typer.Option(
+        1.0, min=0.05, max=20.0, help="What logits are divided by with --validation 0; else it is fitted on what is held out."
+    ),
     precision: _Precision = typer.Option(_Precision.bf16, help="Of matrix products while training."),
     seed: int = typer.Option(7, help="Decides validation split, order, dropout and initial weights."),
 ) -> None:
@@ -82,6 +85,7 @@ def _tune(
         smoothing=smoothing,
         masking=masking,
         validation=validation,
+        temperature=temperature,
         precision=precision.value,
         seed=seed,
     )
