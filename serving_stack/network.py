@@ -32,6 +32,10 @@ WEIGHTS, CONFIG, HEAD = "model.safetensors", "config.json", "head.safetensors"
 LINEAR_LAYERS = r"encoder\.layer\.\d+\..*(query|key|value|dense)"
 
 
+_PREFIX_START = 0.1
+"""Standard deviation of a prefix's first keys and values."""
+
+
 class IntentNetwork(nn.Module):
     """Token ids and mask [batch, tokens] -> logits [batch, classes]."""
 
@@ -99,7 +103,11 @@ def fresh(classes: int, recipe: Recipe) -> IntentNetwork:
         return IntentNetwork(get_peft_model(body, lora), classes)
     if recipe.method == "prefix":
         prefix = PrefixTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=recipe.tokens)
-        return IntentNetwork(get_peft_model(body, prefix), classes)
+        tuned = get_peft_model(body, prefix)
+        with torch.no_grad():  # PEFT draws them as large as whole hidden states, which drowns the words at first
+            for prefix_weights in filter(lambda p: p.requires_grad, tuned.parameters()):
+                prefix_weights.mul_(_PREFIX_START)
+        return IntentNetwork(tuned, classes)
     network = IntentNetwork(body, classes)
     return shorten(network, recipe.layers) if recipe.layers else network
 

@@ -10,7 +10,7 @@ Method = Literal["lora", "prefix", "full"]
 Precision = Literal["bf16", "fp32"]
 
 METHODS: tuple[Method, ...] = ("lora", "prefix", "full")
-RATES: dict[Method, float] = {"lora": 1e-3, "prefix": 1e-2, "full": 1e-4}
+RATES: dict[Method, float] = {"lora": 1e-3, "prefix": 5e-3, "full": 1e-4}
 """The peak learning rate that suits each method: the fewer weights it trains, the larger its steps must be."""
 
 

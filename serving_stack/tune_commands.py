@@ -39,7 +39,7 @@ def _tune(
     rank: int = typer.Option(16, min=1, max=128, help="lora: rank of the matrices. More is larger and can learn more."),
     tokens: int = typer.Option(16, min=1, max=128, help="prefix: virtual tokens in front of each layer."),
     rate: float = typer.Option(
-        None, min=1e-6, max=1.0, help="Peak learning rate. [default: lora 1e-3, prefix 1e-2, full 1e-4]", show_default=False
+        None, min=1e-6, max=1.0, help="Peak learning rate. [default: lora 1e-3, prefix 5e-3, full 1e-4]", show_default=False
     ),
     agreement: float = typer.Option(
         0.0, min=0.0, help="Weight of R-Drop: two answers under other dropout are to agree. Not 0: twice the time."
