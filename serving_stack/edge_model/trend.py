@@ -14,21 +14,24 @@ from typing import Any
 
 import numpy as np
 
-HALF_LIVES = (15.0, 60.0, 250.0, 1000.0, 4000.0)
+HALF_LIVES = (60.0, 250.0, 1000.0, 4000.0)
 """Requests after which one request counts half."""
 VIEWS = np.array(
     [
-        (0.5, 0.2, 0.2, 0.1, 0.0),
+        (1.0, 0.0, 0.0, 0.0, 0.0),
+        (0.5, 0.0, 0.0, 0.5, 0.0),
         (0.0, 0.5, 0.0, 0.5, 0.0),
         (0.0, 0.0, 0.5, 0.25, 0.25),
         (0.0, 0.0, 0.1, 0.3, 0.6),
     ]
 )
-"""From believing the last moments to believing the long run; each row sums to 1."""
+"""From believing the last request alone (first column, as LRU does) to believing the long run; each row sums to 1."""
 JUDGED_OVER = 2000.0
 """Half-life of the hits by which the views are compared, in requests."""
 BETTER = 1.02
 """How much more hits another view must have had to take over: no flapping."""
+SHOWN = 2
+"""The memory whose shares are shown: that with a half-life of 250 requests."""
 _ROOM = 64
 
 
@@ -37,7 +40,7 @@ class Trend:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
-        self.view = 2
+        self.view = 3
         """Which view decides now."""
         self._at: dict[str, int] = {}
         self._keys: list[str] = []
@@ -45,16 +48,20 @@ class Trend:
         self._counts = np.zeros((len(HALF_LIVES), _ROOM))  # in units that grow, so that what is old need not be touched
         self._kept = np.zeros((len(VIEWS) + 1, _ROOM), dtype=bool)  # by view, and last by the cache itself
         self._hits = np.zeros(len(VIEWS))
-        self._clock = 0.0
+        self._last = np.zeros(_ROOM)  # when each was asked for last
+        self._now = 0
+        self._clock = 0.0  # the same as now, but it begins anew before exponents grow too large
         self._decay = np.array([math.log(2) / each for each in HALF_LIVES])
 
     def ask(self, key: str) -> bool:
         """A request for `key` came: whether it is held."""
+        self._now += 1
         self._clock += 1
         if self._clock * self._decay[0] > 500:
             self._counts *= np.exp(-self._clock * self._decay)[:, None]
             self._clock = 0.0
         at = self._place(key)
+        self._last[at] = self._now
         self._counts[:, at] += np.exp(self._clock * self._decay)
         self._hits *= 2 ** (-1 / JUDGED_OVER)
         hit = self._kept[:-1, at]
@@ -93,15 +100,16 @@ class Trend:
 
     def shares(self) -> list[tuple[str, float]]:
         """Share of the requests that each known adapter has lately, the most popular first."""
-        share = self._rates()[2][: len(self._keys)]
+        share = self._rates()[SHOWN][: len(self._keys)]
         return [(self._keys[each], float(share[each])) for each in np.argsort(-share)]
 
     def __contains__(self, key: str) -> bool:
         return key in self._at and bool(self._kept[-1, self._at[key]])
 
     def _rates(self) -> Any:
-        """[half-lives, adapters]: share of the requests."""
-        return self._counts * (np.exp(-self._clock * self._decay) * self._decay)[:, None]
+        """[memories, adapters]: one by the age of the last request; those with a half-life are shares of the requests."""
+        shares = self._counts * (np.exp(-self._clock * self._decay) * self._decay)[:, None]
+        return np.concatenate([1 / (1 + self._now - self._last)[None], shares])
 
     def _value(self, weights: Any) -> Any:
         """Expected requests per byte of each adapter; 0 where the size is not known."""
@@ -134,6 +142,7 @@ class Trend:
             self._keys.append(key)
             if len(self._keys) > len(self._sizes):
                 self._sizes = np.concatenate([self._sizes, np.zeros_like(self._sizes)])
+                self._last = np.concatenate([self._last, np.zeros_like(self._last)])
                 self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)], axis=1)
                 self._kept = np.concatenate([self._kept, np.zeros_like(self._kept)], axis=1)
         return self._at[key]
