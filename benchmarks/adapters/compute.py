@@ -1,4 +1,4 @@
-"""What a request costs when adapters are inputs of one network, beside other ways to serve many tasks. Real networks, one thread."""
+"""What a request costs when adapters are inputs of one network, beside other ways to serve many tasks. One thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,7 @@ def sizes() -> Sizes:
 
 
 def measure(options: Options) -> Outcome:
-    """Milliseconds of a run with one text, with 16 of one task and with 16 of 16 tasks; of loading; accuracy on held-out questions."""
+    """Milliseconds of a run with one text, with 16 of one task and with 16 of 16 tasks; of loading; the accuracy."""
     repeats = 15 if options.quick else 60
     base, content = _session(ensure_base() / BASE), files()
     adapter = read(content, shapes_of(base))
@@ -101,7 +101,7 @@ WORDS = {
 
 
 def _lora_adapter(adapter: Adapter) -> Callable[[Any, Any], Any]:
-    """The same network with zeros as the default of every adapter input, as LoraAdapter needs it, and an adapter in its format."""
+    """The same network with zeros as the default of every adapter input, as LoraAdapter needs it, and an adapter."""
     import onnx
     import onnxruntime
 
@@ -198,5 +198,5 @@ def _session(file: Path) -> Any:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def _row(what: str, by: str, milliseconds: float | None) -> Mapping[str, Cell]:
+def _row(what: str, by: str, milliseconds: float | None) -> dict[str, Cell]:
     return {"what": what, "by": by, "hit_ratio": None, "moved": None, "prefetched": None, "ms": milliseconds, "ms_p99": None}

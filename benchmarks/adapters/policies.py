@@ -1,7 +1,6 @@
-"""Which adapters a byte-bounded cache keeps: LRU, LFU, W-TinyLFU, and the one that is served with, `Trend`.
+"""What a policy of a byte-bounded cache is, and the two that everybody knows, to compare with: LRU and LFU.
 
-All are the same small thing: `ask` says that a request came and whether its adapter is held, `put` offers one that was loaded.
-Time is counted in requests, so that nothing depends on how fast they come. Runs inside Triton: standard library only.
+`ask` says that a request came and whether its adapter is held, `put` offers one that was loaded.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ class Policy(Protocol):
 
     def put(self, key: str, size: int) -> list[str] | None:
         """Hold `key`, which is not held: what went for it, or None when it is not worth its place (or is too large)."""
-
-    def drop(self, key: str) -> None:
-        """Hold `key` no longer."""
 
     def __contains__(self, key: str) -> bool:
         """Whether it is held; no request."""

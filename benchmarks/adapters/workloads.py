@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving_stack.traffic.recorded import Rates, Trace, shipped
 
@@ -31,8 +32,8 @@ def drifting(count: int, seed: int) -> list[str]:
 def fortnight(count: int, seed: int) -> list[str]:
     """Fourteen recorded days (ServeGen).
 
-    Each adapter's demand follows one of three models' curves, in a time zone of its own, with a weight by Zipf's law; one in twenty
-    gets another weight each day. Users ask some times in a row, between each other.
+    Each adapter's demand follows one of three models' curves, in a time zone of its own, with a weight by Zipf's law; one in
+    twenty gets another weight each day. Users ask some times in a row, between each other.
     """
     rng = np.random.default_rng([seed, 3])
     curves = [shipped(name) for name in CURVES]
@@ -73,9 +74,10 @@ def _ask_one(waiting: list[tuple[str, int]], asked: list[str], rng: np.random.Ge
         waiting.pop()
 
 
-def _law(adapters: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _law(adapters: int) -> NDArray[np.float64]:
     share = 1.0 / np.arange(1, adapters + 1) ** EXPONENT
-    return share / share.sum()
+    normed: NDArray[np.float64] = share / share.sum()
+    return normed
 
 
 def drawn(count: int, seed: int, drift: float, adapters: int = ADAPTERS) -> list[str]:

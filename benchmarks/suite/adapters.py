@@ -5,8 +5,8 @@ three workloads (`benchmarks/adapters/workloads.py`) with room for 5, 10 and 20 
 as inputs, beside onnxruntime's own LoraAdapter, PEFT in torch, and a merged model per task; and a real Triton under drift.
 
 Figures (room for 10 %, all three workloads together): `hit_ratio`, `lru_hit_ratio`, `lfu_hit_ratio`, `tinylfu_hit_ratio`,
-`belady_hit_ratio`, and each with `zipf_`, `drift_`, `trace_` before; `bytes_ratio`: bytes moved with adapters, by bytes moved with
-whole models in the same memory; `adapter_bytes`, `model_bytes`; `load_ms`, `model_load_ms`; `batch1_ms`, `same16_ms` and
+`belady_hit_ratio`, and each with `zipf_`, `drift_`, `trace_` before; `bytes_ratio`: bytes moved with adapters, by bytes moved
+with whole models in the same memory; `adapter_bytes`, `model_bytes`; `load_ms`, `model_load_ms`; `batch1_ms`, `same16_ms` and
 `mixed16_ms`, also with `merged_`, `lora_adapter_`, `peft_` before; `validation_accuracy`, `merged_validation_accuracy`; on Triton
 `served_hit_ratio`, `served_simulated_hit_ratio`, `served_hit_p50_ms` (`p99`), `served_miss_p50_ms` (`p99`), `served_load_ms`.
 """
@@ -55,7 +55,7 @@ def run(options: Options) -> Result:
                 hits.update({key: round(each.hit_ratio * len(asked)) for key, each in found.items()})
                 requests, moved, whole_moved = requests + len(asked), moved + found[""].moved, whole_moved + whole.moved
         options.say(f"{name}: {len(asked)} requests played")
-    figures = {f"{key}hit_ratio": each / requests for key, each in hits.items()} | figures
+    figures |= {f"{key}hit_ratio": each / requests for key, each in hits.items()}
     figures["bytes_ratio"] = moved * files.adapter / (whole_moved * files.model)
     figures |= {"adapter_bytes": float(files.adapter), "model_bytes": float(files.model)}
     found_rows, measured = compute.measure(options)
