@@ -20,6 +20,7 @@ import pytest
 from autoscaler.actuators.kubernetes import KubernetesActuator
 from autoscaler.actuators.kubernetes_cache import Cache
 from autoscaler.actuators.kubernetes_pods import Templates
+from trimtab.errors import Unavailable
 from trimtab.kube import API_VERSION, Kube, KubeError, fleet_name, fleet_path, is_ready, path_of
 from trimtab.messages import FleetPlan, PoolPlan, PoolRole
 
@@ -30,10 +31,10 @@ Json = dict[str, Any]
 
 
 def until(holds: Callable[[], Any], what: str, patience: float = 180.0) -> Any:
-    """Waits until something is true and returns it."""
+    """Waits until something is true and returns it; an API server that is away is waited for."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        with contextlib.suppress(KubeError):
+        with contextlib.suppress(KubeError, Unavailable):
             if found := holds():
                 return found
         time.sleep(0.2)
@@ -171,7 +172,8 @@ class Traffic:
     def summary(self) -> Json:
         """What the generator counted, once it has ended."""
         phase = until(lambda: self._phase() in ("Succeeded", "Failed") and self._phase(), "the traffic ends", self._seconds + 90)
-        text = self._kube.open("GET", path_of("pods", self._namespace, self._name, sub="log"), {}).read().decode()
+        where = path_of("pods", self._namespace, self._name, sub="log")
+        text = until(lambda: self._kube.open("GET", where, {}).read().decode(), "the traffic's log")
         assert phase == "Succeeded", text
         found: Json = json.loads(text[text.index("{") :])
         return found
