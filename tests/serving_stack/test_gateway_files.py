@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_stack.gateway import GatewayPool, GatewayState, gateway_process, render, write
@@ -67,6 +67,7 @@ def test_the_pause_before_a_second_try_depends_on_whether_there_is_anybody_to_as
     assert pause(pool(1, "stable", 80, A), pool(2, "canary", 20, B)) == "4.000s"  # the canary does not answer for it
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**6), st.integers(0, 100), st.sets(st.integers(1, 65535), max_size=4)),
