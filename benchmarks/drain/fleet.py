@@ -30,8 +30,8 @@ Pool = tuple[int, PoolRole, int, int]
 class Fleet:
     """What `fleet` gives. All methods return when what they ask for is so, and raise Unavailable when it never is."""
 
-    def __init__(self, folder: Path, store: Path, patience: gateway.Patience) -> None:
-        self._folder, self._store, self._patience = folder, store, patience
+    def __init__(self, folder: Path, store: Path, patience: gateway.Patience, admission: gateway.Admission | None) -> None:
+        self._folder, self._store, self._patience, self._admission = folder, store, patience, admission
         self.supervisor = Supervisor(folder / "logs")
         self._ports: tuple[int, int] | None = None
         self._pools: tuple[gateway.GatewayPool, ...] = ()
@@ -163,6 +163,7 @@ class Fleet:
             admin_port=self._ports[1],
             pools=self._pools,
             patience=self._patience,
+            admission=self._admission,
         )
         gateway.write(self._folder / "gateway", gateway.render(state, self._folder / "gateway"))
 
@@ -174,10 +175,15 @@ def shipped(store: Path, say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def fleet(folder: Path, store: Path, patience: gateway.Patience | None = None) -> Iterator[Fleet]:
+def fleet(
+    folder: Path,
+    store: Path,
+    patience: gateway.Patience = gateway.Patience(),  # noqa: B008 (immutable)
+    admission: gateway.Admission | None = gateway.Admission(),  # noqa: B008 (immutable)
+) -> Iterator[Fleet]:
     """A fleet that is gone at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Fleet(folder, store, patience or gateway.Patience())
+    made = Fleet(folder, store, patience, admission)
     try:
         yield made
     finally:
