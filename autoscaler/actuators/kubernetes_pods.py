@@ -13,6 +13,8 @@ FLEET, VERSION, ROLE, STATE = "trimtab.dev/fleet", "trimtab.dev/version", "trimt
 SERVING, QUARANTINED = "serving", "quarantined"
 STORE = "/models"
 """Where a volume with versions is mounted."""
+ACCESS = "/access"
+"""Where a gateway finds tokens and certificates."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,16 @@ def gateway_pod(fleet: Fleet, templates: Templates) -> Json:
     """The template of the gateway's pods."""
     ready = {"httpGet": {"path": "/ready", "port": "metrics"}}
     tmp, files = {"name": "tmp", "mountPath": "/tmp"}, {"name": "gateway", "mountPath": "/gateway"}  # noqa: S108
+    wanted = fleet.spec.gateway
+    access = [{"name": "access", "mountPath": ACCESS, "readOnly": True}] if wanted.access_secret else []
+    env = [{"name": "TRIMTAB_GATEWAY_ACCESS_FOLDER", "value": ACCESS}] if wanted.access_secret else []
+    env += [{"name": "TRIMTAB_GATEWAY_MIRROR_PERCENT", "value": str(wanted.mirror_percent)}] if wanted.mirror_percent else []
     envoy = _container(
         "envoy",
-        fleet.spec.gateway.image or templates.serving_image,
+        wanted.image or templates.serving_image,
         ["envoy"],
         ports={"http": 8080, "metrics": 9901},
-        mounts=[tmp, {**files, "readOnly": True}],
+        mounts=[tmp, {**files, "readOnly": True}, *access],
         resources={"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         probes={
             "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 120},
@@ -104,12 +110,14 @@ def gateway_pod(fleet: Fleet, templates: Templates) -> Json:
         templates.core_image,
         ["gateway-sync", "--fleet", fleet.name, "--folder", "/gateway"],
         ports={},
-        mounts=[tmp, files, account],
+        mounts=[tmp, files, account, *access],
         resources={"requests": {"cpu": "50m", "memory": "80Mi"}, "limits": {"memory": "200Mi"}},
         probes={},
         templates=templates,
+        env=env,
     )
     volumes: list[Json] = [{"name": "tmp", "emptyDir": {}}, {"name": "gateway", "emptyDir": {}}, _account_volume()]
+    volumes += [{"name": "access", "secret": {"secretName": wanted.access_secret}}] if wanted.access_secret else []
     pod = _pod([envoy, sync], volumes, templates) | {
         "serviceAccountName": f"{fleet.name}-gateway",
         "affinity": _apart(gateway_labels(fleet)),

@@ -153,6 +153,15 @@ class Gateway(Part):
 
     replicas: int = Field(2, ge=1, le=50, description="Envoy pods.")
     image: str | None = Field(None, max_length=500, description="Image with Envoy. Default: the operator's own setting.")
+    access_secret: str | None = Field(
+        None,
+        max_length=253,
+        description="Secret in this namespace with any of token (bearer tokens, one a line), tls.crt and tls.key, ca.crt "
+        "(clients must show a certificate by it). Without it everybody who reaches the gateway may ask.",
+    )
+    mirror_percent: int = Field(
+        0, ge=0, le=100, description="Share of the inference requests that is copied to a canary; its answers are thrown away."
+    )
 
 
 class Routing(Part):
