@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import socket
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -53,7 +54,7 @@ def http_request(path: str, body: bytes | None = None) -> bytes:
 
 
 def in_turns(asks: Mapping[str, Callable[[], object]], count: int, seed: int = 1) -> dict[str, list[float]]:
-    """Seconds of each of `count` calls per name, sorted; every round calls each once, in an order that is drawn."""
+    """Seconds of each of `count` calls per name; every round calls each once, in an order that is drawn."""
     order, lots = list(asks), random.Random(seed)
     taken: dict[str, list[float]] = {name: [] for name in asks}
     for name in order * 20:
@@ -70,7 +71,20 @@ def in_turns(asks: Mapping[str, Callable[[], object]], count: int, seed: int = 1
     finally:
         if collecting:
             gc.enable()
-    return {name: sorted(each) for name, each in taken.items()}
+    return taken
+
+
+def added(straight: list[float], through: list[float], part: float, blocks: int = 10) -> float:
+    """By how much a percentile of `through` is over that of `straight`: the median over blocks of calls in turns.
+
+    One stall of the machine is in one block, and does not decide.
+    """
+    size = max(1, len(straight) // blocks)
+    found = [
+        share(sorted(through[start : start + size]), part) - share(sorted(straight[start : start + size]), part)
+        for start in range(0, size * min(blocks, len(straight)), size)
+    ]
+    return statistics.median(found)
 
 
 def share(ordered: list[float], part: float) -> float:

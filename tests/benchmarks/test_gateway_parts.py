@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.gateway.turns import HttpClient, http_request, in_turns, share
+from benchmarks.gateway.turns import HttpClient, added, http_request, in_turns, share
 from benchmarks.suite.drain import _changes
 from benchmarks.suite.overload import SETTLE_SECONDS, _seen
 
@@ -61,7 +61,15 @@ def test_all_take_turns() -> None:
     assert Counter(measured) == {"a": 50, "b": 50}
     assert all({*pair} == {"a", "b"} for pair in zip(measured[::2], measured[1::2], strict=True))
     assert {name: len(each) for name, each in taken.items()} == {"a": 50, "b": 50}
-    assert all(each == sorted(each) for each in taken.values())
+
+
+def test_a_stall_of_the_machine_is_not_what_the_gateway_adds() -> None:
+    straight, through = [1.0] * 1000, [1.5] * 1000
+    assert added(straight, through, 0.99) == 0.5
+    through[300:340] = [90.0] * 40
+    assert added(straight, through, 0.99) == 0.5
+    assert added(straight, [1.5] * 970 + [90.0] * 30, 0.5) == 0.5
+    assert added([1.0, 1.0], [2.0, 2.0], 0.99) == 1.0
 
 
 def test_a_share_is_one_of_the_values() -> None:
