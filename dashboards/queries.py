@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dashboards.queries_adapters import ADAPTERS
+
 FLEET = 'fleet=~"$fleet"'
 RATE = "[$__rate_interval]"
 # DCGM writes numbers above 9e18 for "no value": unknown, not hot.
@@ -166,6 +168,8 @@ QUERIES: dict[str, Query] = {
     "self_cpu": Query(f'rate(process_cpu_seconds_total{{job="trimtab"}}{RATE})', "{{part}}"),
     "self_left_out": Query("sum by (limit) (trimtab_metrics_left_out_total)", "{{limit}}"),
     "self_builds": Query("count by (service, version) (trimtab_build_info)", "{{service}} {{version}}", instant=True),
+    # Adapters: many tasks on one base network.
+    **{name: Query(expr, legend) for name, (expr, legend) in ADAPTERS.items()},
     # Annotations.
     "mark_decisions": Query(f'1000 * trimtab_fleet_decision_timestamp_seconds{{{FLEET}, outcome!="refused"}}'),
     "mark_findings": Query(f'trimtab_finding_firing{{{FLEET}, severity!="info"}}'),

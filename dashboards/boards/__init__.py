@@ -1,9 +1,9 @@
-"""The five dashboards: what each shows, in sections of panels."""
+"""The dashboards: what each shows, in sections of panels."""
 
 from __future__ import annotations
 
-from dashboards.boards import detectors, fleet, fleets, gpus, itself
+from dashboards.boards import adapters, detectors, fleet, fleets, gpus, itself
 from dashboards.boards.kind import Board
 
-BOARDS: tuple[Board, ...] = (fleets.BOARD, fleet.BOARD, gpus.BOARD, detectors.BOARD, itself.BOARD)
+BOARDS: tuple[Board, ...] = (fleets.BOARD, fleet.BOARD, gpus.BOARD, adapters.BOARD, detectors.BOARD, itself.BOARD)
 """In the order of the links between them."""

@@ -25,8 +25,15 @@ def panels(dashboard: Any) -> list[Any]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-def test_the_five_dashboards_and_their_uids() -> None:
-    assert list(MADE) == ["trimtab-fleets", "trimtab-fleet", "trimtab-gpus", "trimtab-detectors", "trimtab-itself"]
+def test_the_dashboards_and_their_uids() -> None:
+    assert list(MADE) == [
+        "trimtab-fleets",
+        "trimtab-fleet",
+        "trimtab-gpus",
+        "trimtab-adapters",
+        "trimtab-detectors",
+        "trimtab-itself",
+    ]
     assert all(uid == each["uid"] and len(uid) <= 40 for uid, each in MADE.items())
 
 
@@ -84,7 +91,7 @@ def test_a_fingerprint_ignores_what_grafana_sets_and_nothing_else() -> None:
 
 def test_write_is_whole_and_repeats_nothing(tmp_path: Path) -> None:
     first = CliRunner().invoke(command, ["write", str(tmp_path / "d"), "--path", "/etc/grafana/d"])
-    assert first.exit_code == 0 and "6 of them changed" in first.output
+    assert first.exit_code == 0 and "7 of them changed" in first.output
     assert "0 of them changed" in CliRunner().invoke(command, ["write", str(tmp_path / "d"), "--path", "/etc/grafana/d"]).output
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == sorted([*(f"{uid}.json" for uid in MADE), "provider.yaml"])
     assert "path: /etc/grafana/d\n" in (tmp_path / "d" / "provider.yaml").read_text()
