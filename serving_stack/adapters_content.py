@@ -9,9 +9,12 @@ from pathlib import Path
 
 import msgspec
 
+from serving_stack.repository_formats import CODE, EDGE_CODE
 from trimtab.errors import Missing, TrimtabError
 
 SET, BASE = "adapters.json", "base.onnx"
+_SHARED_CODE = ("batches.py", "faults.py", "network.py", "texts.py")
+"""What both backends have."""
 
 
 class AdapterFile(msgspec.Struct, frozen=True):
@@ -59,6 +62,18 @@ def read_set(folder: Path) -> AdapterSet:
     if found.default is not None and found.default not in found.adapters:
         raise TrimtabError(f"{SET} has the default {found.default!r}, which it does not serve")
     return found
+
+
+def set_code() -> dict[str, Path]:
+    """The backend's files that a set carries, by name."""
+    return {name: CODE / name for name in _SHARED_CODE} | {code.name: code for code in sorted(EDGE_CODE.glob("*.py"))}
+
+
+def lend_adapters(store: Path, model: str, to: Path) -> None:
+    """Let a store that got only versions of `model` find everything else of `store` by links: adapters that its sets name."""
+    for shelf in store.iterdir():
+        if shelf.name != model and not shelf.name.startswith(".") and not (to / shelf.name).exists():
+            (to / shelf.name).symlink_to(shelf.absolute())
 
 
 def check_set(folder: Path, session: object) -> None:

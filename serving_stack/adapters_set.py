@@ -15,17 +15,23 @@ import msgspec
 
 from serving_stack import banking
 from serving_stack.adapters_base import ensure_base
-from serving_stack.adapters_content import BASE, SET, AdapterFile, AdapterSet, ServedAdapter, is_set, read_set, shapes_of
+from serving_stack.adapters_content import (
+    BASE,
+    SET,
+    AdapterFile,
+    AdapterSet,
+    ServedAdapter,
+    is_set,
+    read_set,
+    set_code,
+    shapes_of,
+)
 from serving_stack.edge_model.adapters import FILES, Unfit, read
 from serving_stack.export import ADAPTERS, INTENTS, TOKENIZER, shipped
-from serving_stack.repository import Origin, models, publish_files, verify, versions
-from serving_stack.repository_formats import CODE, EDGE_CODE
+from serving_stack.repository import Origin, publish_files, verify, versions
 from serving_stack.repository_manifest import read_manifest
 from serving_stack.repository_signing import Signer, Trust
 from trimtab.errors import Missing, TrimtabError
-
-SHARED_CODE = ("batches.py", "faults.py", "network.py", "texts.py")
-"""What both backends have."""
 
 
 def add(
@@ -122,8 +128,7 @@ def release(
         TOKENIZER: base / TOKENIZER,
         SET: msgspec.json.format(msgspec.json.encode(content), indent=1),
     }
-    files |= {name: CODE / name for name in SHARED_CODE}
-    files |= {code.name: code for code in sorted(EDGE_CODE.glob("*.py"))}
+    files |= set_code()
     return publish_files(store, model, version, files, origin=origin, signer=signer, check=True)
 
 
@@ -148,11 +153,6 @@ def newest(store: Path, model: str) -> Path | None:
     """The folder of the newest version of a model that is a set."""
     folders = (store / model / str(number) for number in reversed(versions(store, model)))
     return next((folder for folder in folders if is_set(folder)), None)
-
-
-def adapters(store: Path) -> list[str]:
-    """The models of a store whose newest version is an adapter that a set could name."""
-    return [name for name in models(store) if all((store / name / str(versions(store, name)[-1]) / f).is_file() for f in FILES)]
 
 
 def _session(file: Path) -> object:

@@ -213,6 +213,8 @@ def _of_replica(fleet: str, target: str, number: int) -> Iterator[Line]:
         yield f'nv_inference_request_failure{{{own},reason="{reason}"}}', 1, 0.001
     yield f"nv_inference_pending_request_count{{{own}}}", 2, 0
     yield f"trimtab_model_resident_memory_bytes{{{own}}}", 1.3e8, 0
+    if number % 10 == 0:
+        yield from _of_adapters(own)
     place = f'Hostname="node-{number // 8}",gpu="{number % 8}"'
     card = f'fleet="{fleet}",role="gpu",{place},UUID="{target}",modelName="A100",pod="{target}"'
     for name, value in (
@@ -225,6 +227,25 @@ def _of_replica(fleet: str, target: str, number: int) -> Iterator[Line]:
         yield f'target:{name}:rate1m{{fleet="{fleet}",target="{target}",pool="stable",version="1"}}', 0.5, 0
     for detector in DETECTORS:
         yield f'trimtab_score{{fleet="{fleet}",target="{target}",detector="{detector}"}}', 0.4, 0
+
+
+def _of_adapters(own: str) -> Iterator[Line]:
+    """One replica in ten serves an adapter set."""
+    for result, growth in (("hit", 15.0), ("miss", 5.0), ("unknown", 0.01), ("overload", 0.01)):
+        yield f'trimtab_adapters_requests_total{{{own},result="{result}"}}', 1, growth
+    for why in ("miss", "prefetch"):
+        for name, growth in (("moved_bytes", 7e6), ("loads", 5.0), ("load_failures", 0.01)):
+            yield f'trimtab_adapters_{name}_total{{{own},why="{why}"}}', 1, growth
+    for name in ("evictions", "refusals"):
+        yield f"trimtab_adapters_{name}_total{{{own}}}", 1, 2.0
+    for name, value in (("held", 50), ("held_bytes", 2e8), ("limit_bytes", 2.7e8)):
+        yield f"trimtab_adapters_{name}{{{own}}}", value, 0
+    for le in ("0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "1.0", "+Inf"):
+        yield f'trimtab_adapters_load_seconds_bucket{{{own},le="{le}"}}', 1, 5.0
+    for adapter in (*(f"task{each}" for each in range(20)), "other"):
+        yield f'trimtab_adapter_answers_total{{{own},adapter="{adapter}"}}', 1, 1.0
+        yield f'trimtab_adapter_confidence_sum{{{own},adapter="{adapter}"}}', 1, 0.9
+        yield f'trimtab_adapter_request_ratio{{{own},adapter="{adapter}"}}', 0.05, 0
 
 
 def _of_fleet(fleet: str) -> Iterator[Line]:

@@ -22,6 +22,7 @@ from embedded.host.server import HostServer
 from embedded.host.targets import Target, TargetsFile, write_atomically
 from embedded.supervisor import Event, Supervisor
 from serving_stack import repository, triton
+from serving_stack.adapters_content import lend_adapters
 from serving_stack.fault import Fault
 from serving_stack.gateway import place
 from serving_stack.gateway.settings import GatewaySettings
@@ -147,6 +148,7 @@ def _store(how: Alone) -> Path:
         if version in shipped:
             raise SettingsError(f"version {version} is a shipped one: give the drill another number")
         repository.publish(store, how.spec.model, version, how.store / how.spec.model / str(max(shipped)), fault)
+    lend_adapters(how.store, how.spec.model, store)
     return store
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from serving_stack.adapters_content import lend_adapters
 from serving_stack.fault import Fault
 from serving_stack.repository import publish, versions
 from serving_stack.triton import ReplicaProcess, replica_process
@@ -38,6 +39,7 @@ def prepare(store: Path, model: str, version: int, drill: str, folder: Path) -> 
             raise Missing(f"model {model} has no version in {store} that a drill could be made from")
         published, store = store / model / str(source), folder.parent / "store"
         publish(store, model, version, published, fault)
+        lend_adapters(published.parent.parent, model, store)
     elif version not in versions(store, model):
         has = ", ".join(map(str, versions(store, model))) or "none"
         raise Missing(f"version {version} of model {model} does not exist: {store} has {has}")

@@ -198,6 +198,35 @@ def test_gc_and_remove_keep_what_a_set_serves(tmp_path: Path, base: Path, adapte
     assert verdicts["banking/2"].free and (store / "banking" / "1").is_dir() and not (store / "banking" / "2").exists()
 
 
+def test_a_drill_of_a_set_has_its_fault_and_finds_the_adapters(
+    tmp_path: Path, base: Path, adapter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving_stack.container import triton
+
+    store = tmp_path / "store"
+    add(store, "banking", adapter(1), None, origin=UNKNOWN, base=base)
+    release(store, "edge", None, {"banking": None}, base, default="banking", origin=UNKNOWN)
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    process = triton.prepare(store, "edge", 7, '{"kind": "wrong", "share": 0.5}', tmp_path / "work" / "pod")
+    drill = tmp_path / "work" / "store"
+    assert json.loads((drill / "edge" / "7" / "fault.json").read_text())["kind"] == "wrong"
+    assert read_set(drill / "edge" / "7") == read_set(store / "edge" / "1")
+    assert (drill / "banking" / "1" / "head.safetensors").is_file()
+    verify(drill, "edge", 7)
+    config = (process.folder / "repository" / "edge" / "config.pbtxt").read_text()
+    assert f'"{drill}"' in config and 'key: "cache_bytes"' in config
+
+
+def test_a_set_of_another_repository_is_added_whole(tmp_path: Path, base: Path, adapter: Callable[..., Path]) -> None:
+    from serving_stack.models_add import add as add_version
+
+    store, other = tmp_path / "store", tmp_path / "other"
+    add(store, "banking", adapter(1), None, origin=UNKNOWN, base=base)
+    release(store, "edge", None, {"banking": None}, base, origin=UNKNOWN)
+    made = add_version(other, "edge", None, store / "edge" / "1")
+    assert read_set(made) == read_set(store / "edge" / "1")
+
+
 def test_parse() -> None:
     assert parse("banking") == ("banking", None) and parse("banking/12") == ("banking", 12)
     for wrong in ("banking/", "banking/x", "banking/²"):
