@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from serving_stack.export import TOKENIZER
 from serving_stack.repository_formats import CODE, EDGE_CODE
 from trimtab.errors import Missing, TrimtabError
 
@@ -67,6 +68,11 @@ def read_set(folder: Path) -> AdapterSet:
 def set_code() -> dict[str, Path]:
     """The backend's files that a set carries, by name."""
     return {name: CODE / name for name in _SHARED_CODE} | {code.name: code for code in sorted(EDGE_CODE.glob("*.py"))}
+
+
+def set_files(folder: Path) -> dict[str, Path]:
+    """The files of which a version is made that serves the same set as the one in `folder`."""
+    return {name: folder / name for name in (BASE, TOKENIZER, SET)} | set_code()
 
 
 def lend_adapters(store: Path, model: str, to: Path) -> None:

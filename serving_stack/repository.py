@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from serving_stack.adapters_content import BASE, SET, is_set, set_code
+from serving_stack.adapters_content import is_set, set_files
 from serving_stack.export import INT8, INTENTS, TOKENIZER
 from serving_stack.repository_files import full_disk_in_words, locked, put, sha256, sync_folder
 from serving_stack.repository_formats import CODE, refuse_foreign_code, refuse_unsafe
@@ -79,24 +79,18 @@ def publish(
     _check(model, version)
     before = read_manifest(exported) if (exported / MANIFEST).is_file() else None
     files: dict[str, Path | bytes] = {}
-    if is_set(exported):
-        files = {name: exported / name for name in (BASE, TOKENIZER, SET)} | set_code()
-        return publish_files(
-            store, model, version, files | _with(fault), origin=_completed(origin, before, exported), signer=signer, check=check
-        )
-    weights = "model.onnx" if before is not None else INT8  # an export keeps float32 under that name
-    for source, name in ((weights, "model.onnx"), (TOKENIZER, TOKENIZER), (INTENTS, INTENTS)):
-        if not (exported / source).is_file():
-            raise Missing(f"{exported} is not an exported model: {source} is missing")
-        files[name] = exported / source
-    files |= {code.name: code for code in sorted(CODE.glob("*.py"))}
-    return publish_files(
-        store, model, version, files | _with(fault), origin=_completed(origin, before, exported), signer=signer, check=check
-    )
+    files |= set_files(exported) if is_set(exported) else _network_files(exported, before is not None)
+    if fault is not None:
+        files["fault.json"] = fault.json_text().encode()
+    return publish_files(store, model, version, files, origin=_completed(origin, before, exported), signer=signer, check=check)
 
 
-def _with(fault: Fault | None) -> dict[str, Path | bytes]:
-    return {} if fault is None else {"fault.json": fault.json_text().encode()}
+def _network_files(exported: Path, published: bool) -> dict[str, Path]:
+    weights = "model.onnx" if published else INT8  # an export keeps float32 under that name
+    files = {"model.onnx": exported / weights, TOKENIZER: exported / TOKENIZER, INTENTS: exported / INTENTS}
+    if missing := next((file.name for file in files.values() if not file.is_file()), None):
+        raise Missing(f"{exported} is not an exported model: {missing} is missing")
+    return files | {code.name: code for code in sorted(CODE.glob("*.py"))}
 
 
 def publish_files(

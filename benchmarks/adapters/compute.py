@@ -6,9 +6,9 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ SHIPPED = 2
 TOKENS = 16
 """Of a usual question."""
 TASKS = 16
+Way = Callable[[Any, Any], Any]
+"""Token ids and mask [texts, tokens] -> probabilities."""
 Outcome = tuple[list[dict[str, Cell]], dict[str, float | None]]
 
 
@@ -62,7 +64,7 @@ def measure(options: Options) -> Outcome:
     adapter = read(content, shapes_of(base))
     exported = ensure_exported(SHIPPED, default_cache())
     merged = _session(exported / INT8)
-    ways: dict[str, Callable[[Any, Any], Any]] = {
+    ways: dict[str, Way] = {
         "": lambda ids, mask: base.run(None, {"ids": ids, "mask": mask, **adapter.inputs})[0],
         "lora_adapter_": _lora_adapter(adapter),
         "peft_": _peft(),
@@ -70,18 +72,19 @@ def measure(options: Options) -> Outcome:
     }
     rows: list[dict[str, Cell]] = []
     figures: dict[str, float | None] = {}
-    for key, way in ways.items():
-        one, many = _texts(1), _texts(TASKS)
-        timed = {
-            "batch1_ms": _milliseconds(lambda way=way, texts=one: way(*texts), repeats),  # type: ignore[misc]
-            "same16_ms": _milliseconds(lambda way=way, texts=many: way(*texts), repeats),  # type: ignore[misc]
-            "mixed16_ms": _milliseconds(lambda way=way, texts=many: _apart(way, *texts), repeats),  # type: ignore[misc]
-        }
-        figures |= {f"{key}{name}": value for name, value in timed.items()}
-        rows += [_row(f"network, {name.removesuffix('_ms')}", WORDS[key], value) for name, value in timed.items()]
-        options.say(f"{WORDS[key]}: {timed}")
-    load = _milliseconds(lambda: read(files(), shapes_of(base)), repeats)
-    model_load = _milliseconds(lambda: _session(exported / INT8), max(3, repeats // 10))
+    one, many = _texts(1), _texts(TASKS)
+    shapes: dict[str, Callable[[Way], Any]] = {
+        "batch1_ms": lambda way: way(*one),
+        "same16_ms": lambda way: way(*many),
+        "mixed16_ms": lambda way: _apart(way, *many),
+    }
+    for name, work in shapes.items():
+        timed = _milliseconds({key: partial(work, way) for key, way in ways.items()}, repeats)
+        figures |= {f"{key}{name}": value for key, value in timed.items()}
+        rows += [_row(f"network, {name.removesuffix('_ms')}", WORDS[key], value) for key, value in timed.items()]
+        options.say(f"{name}: {timed}")
+    loads = {"load": lambda: read(files(), shapes_of(base)), "model": lambda: _session(exported / INT8)}
+    load, model_load = _milliseconds(loads, max(5, repeats // 6)).values()
     figures |= {"load_ms": load, "model_load_ms": model_load}
     rows += [_row("load", "an adapter's files to inputs", load), _row("load", "a whole model's session", model_load)]
     asked = banking.hold_out(banking.questions("train"), 0.1, 7)[1][: 200 if options.quick else None]
@@ -100,7 +103,7 @@ WORDS = {
 }
 
 
-def _lora_adapter(adapter: Adapter) -> Callable[[Any, Any], Any]:
+def _lora_adapter(adapter: Adapter) -> Way:
     """The same network with zeros as the default of every adapter input, as LoraAdapter needs it, and an adapter."""
     import onnx
     import onnxruntime
@@ -127,7 +130,7 @@ def _lora_adapter(adapter: Adapter) -> Callable[[Any, Any], Any]:
     return run
 
 
-def _peft() -> Callable[[Any, Any], Any]:
+def _peft() -> Way:
     """PEFT's own way: two adapters in one network, changed by name before each run."""
     import torch
     from peft import PeftModel
@@ -153,7 +156,7 @@ def _peft() -> Callable[[Any, Any], Any]:
     return run
 
 
-def _apart(way: Callable[[Any, Any], Any], ids: Any, mask: Any) -> None:
+def _apart(way: Way, ids: Any, mask: Any) -> None:
     """Each text is of another task, so it is a run of its own."""
     for at in range(len(ids)):
         way(ids[at : at + 1], mask[at : at + 1])
@@ -164,7 +167,7 @@ def _texts(count: int) -> tuple[Any, Any]:
     return ids, np.ones_like(ids)
 
 
-def _right(way: Callable[[Any, Any], Any], asked: list[banking.Question]) -> float:
+def _right(way: Way, asked: list[banking.Question]) -> float:
     from tokenizers import Tokenizer
 
     tokenizer, names = Tokenizer.from_file(str(ensure_base() / TOKENIZER)), banking.intents()
@@ -178,15 +181,15 @@ def _right(way: Callable[[Any, Any], Any], asked: list[banking.Question]) -> flo
     return right / len(ordered)
 
 
-def _milliseconds(work: Callable[[], Any], repeats: int) -> float:
-    """The median, after a run that does not count."""
-    work()
-    took = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        took.append(time.perf_counter() - began)
-    return round(statistics.median(took) * 1000, 3)
+def _milliseconds(works: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median of each, after a run that does not count; in turn, so that a busy machine is as busy for all of them."""
+    took: dict[str, list[float]] = {key: [] for key in works}
+    for _ in range(1 + repeats):
+        for key, work in works.items():
+            began = time.perf_counter()
+            work()
+            took[key].append(time.perf_counter() - began)
+    return {key: round(statistics.median(each[1:]) * 1000, 3) for key, each in took.items()}
 
 
 def _session(file: Path) -> Any:

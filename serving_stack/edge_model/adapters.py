@@ -74,7 +74,8 @@ def read(files: Mapping[str, bytes], shapes: Shapes) -> Adapter:
         raise Unfit(f"{INTENTS} is no list of names")
     if not pairs:
         raise Unfit(f"{WEIGHTS} holds no LoRA matrix")
-    inputs = _layers(pairs, config, shapes)
+    with np.errstate(all="ignore"):  # what comes of wild values is looked at below
+        inputs = _layers(pairs, config, shapes)
     width = int(shapes["head"][0])
     if weight.shape != (len(intents), width) or bias.shape != (len(intents),):
         said = f"{list(weight.shape)} and {list(bias.shape)}"

@@ -33,8 +33,13 @@ def base(tmp_path: Path) -> Path:
     """A base network of one layer, four wide, that really takes adapters: some hundred bytes."""
     folder = tmp_path / "base"
     folder.mkdir()
-    takes = {"ids": ["batch", "tokens"], "mask": ["batch", "tokens"]}
-    floats = {"head": [4, "classes"], "bias": ["classes"], f"{LAYER}.down": [4, "rank"], f"{LAYER}.up": ["rank", 4]}
+    takes: dict[str, list[str | int | None]] = {"ids": ["batch", "tokens"], "mask": ["batch", "tokens"]}
+    floats: dict[str, list[str | int | None]] = {
+        "head": [4, "classes"],
+        "bias": ["classes"],
+        f"{LAYER}.down": [4, "rank"],
+        f"{LAYER}.up": ["rank", 4],
+    }
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["table", "ids"], ["rows"]),
