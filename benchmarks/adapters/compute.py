@@ -59,7 +59,7 @@ def sizes() -> Sizes:
 
 def measure(options: Options) -> Outcome:
     """Milliseconds of a run with one text, with 16 of one task and with 16 of 16 tasks; of loading; the accuracy."""
-    repeats = 15 if options.quick else 60
+    repeats = 5 if options.quick else 60
     base, content = _session(ensure_base() / BASE), files()
     adapter = read(content, shapes_of(base))
     exported = ensure_exported(SHIPPED, default_cache())

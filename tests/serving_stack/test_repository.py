@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from serving_stack.export import INT8, INTENTS, TOKENIZER
 from serving_stack.fault import Fault
 from serving_stack.repository import Origin, publish, publish_files, verify, versions
+from serving_stack.repository_formats import CODE
 from serving_stack.repository_manifest import decode, encode, read_manifest
 from trimtab.errors import Missing, TrimtabError
 
@@ -30,7 +31,7 @@ def exported(tmp_path):
 def test_a_version_holds_model_code_and_manifest(tmp_path, exported):
     folder = publish(tmp_path / "store", "intent", 1, exported)
     names = {f.name for f in folder.iterdir()}
-    assert names == {"model.py", "faults.py", "texts.py", "model.onnx", TOKENIZER, INTENTS, "manifest.json"}
+    assert names == {code.name for code in CODE.glob("*.py")} | {"model.onnx", TOKENIZER, INTENTS, "manifest.json"}
     assert set(read_manifest(folder).files) == names - {"manifest.json"}
     verify(tmp_path / "store", "intent", 1)
     assert versions(tmp_path / "store", "intent") == [1]
