@@ -94,7 +94,7 @@ class Stage:
     def ready(self, patience: float) -> int:
         """How many fleets have a ready replica and are Ready themselves, waiting for all of them."""
         _wait(lambda: len(self.kubelet.ready("triton")) >= self.made, patience)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while (found := self._ready()) < self.made and time.monotonic() < end:
             time.sleep(1.0)
         return found
@@ -119,10 +119,7 @@ class Stage:
         _patiently(lambda: self.kube.create(fleet_path(self.namespace), thing), done=409)
 
     def _ready(self) -> int:
-        try:
-            things = self.kube.get(fleet_path(self.namespace))["items"]
-        except TrimtabError:
-            return 0
+        things = _patiently(lambda: self.kube.get(fleet_path(self.namespace)))["items"]
         return sum(is_ready(thing) for thing in things)
 
     def _finding(self, name: str, pod: str) -> Finding:
