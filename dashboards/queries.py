@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dashboards.queries_adapters import ADAPTERS
+from dashboards.queries_quality import QUALITY
 
 FLEET = 'fleet=~"$fleet"'
 RATE = "[$__rate_interval]"
@@ -111,6 +112,8 @@ QUERIES: dict[str, Query] = {
     "gpu_remap_failed": Query(_gpu("ROW_REMAP_FAILURE"), _GPU),
     "gpu_pcie_replays": Query(f"increase(DCGM_FI_DEV_PCIE_REPLAY_COUNTER{{{FLEET}}}[10m])", _GPU),
     "gpu_frozen": Query(f"sum by (fleet) (changes(DCGM_FI_DEV_POWER_USAGE{{{FLEET}}}[5m]) == bool 0)", "frozen"),
+    # Quality: what the answers are like.
+    **{name: Query(expr, legend) for name, (expr, legend) in QUALITY.items()},
     # Detectors: are they calibrated, do they speak, what did they find.
     "detector_scores": Query(f"fleet:score:max{{{FLEET}}}", "{{fleet}} {{detector}}"),
     "detector_worst": Query(f"topk(20, trimtab_score{{{FLEET}}})", "{{detector}} {{target}}", instant=True),

@@ -29,6 +29,7 @@ def test_the_dashboards_and_their_uids() -> None:
     assert list(MADE) == [
         "trimtab-fleets",
         "trimtab-fleet",
+        "trimtab-quality",
         "trimtab-gpus",
         "trimtab-adapters",
         "trimtab-detectors",
@@ -91,7 +92,7 @@ def test_a_fingerprint_ignores_what_grafana_sets_and_nothing_else() -> None:
 
 def test_write_is_whole_and_repeats_nothing(tmp_path: Path) -> None:
     first = CliRunner().invoke(command, ["write", str(tmp_path / "d"), "--path", "/etc/grafana/d"])
-    assert first.exit_code == 0 and "7 of them changed" in first.output
+    assert first.exit_code == 0 and "8 of them changed" in first.output
     assert "0 of them changed" in CliRunner().invoke(command, ["write", str(tmp_path / "d"), "--path", "/etc/grafana/d"]).output
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == sorted([*(f"{uid}.json" for uid in MADE), "provider.yaml"])
     assert "path: /etc/grafana/d\n" in (tmp_path / "d" / "provider.yaml").read_text()
