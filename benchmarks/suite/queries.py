@@ -281,6 +281,7 @@ def _of_fleet(fleet: str) -> Iterator[Line]:
         for le in ("0.001", "0.01", "0.05", "0.1", "0.5", "1.0", "+Inf"):
             yield f'trimtab_score_tail_ratio_bucket{{{own},detector="{detector}",le="{le}"}}', 1, 50
     yield from _of_gateway(fleet, own)
+    yield from _of_quality(own)
 
 
 def _of_gateway(fleet: str, own: str) -> Iterator[Line]:
@@ -320,6 +321,27 @@ def _of_gateway(fleet: str, own: str) -> Iterator[Line]:
             "wrong_ratio:rate1m",
         ):
             yield f'version:{name}{{{own},version="{version}"}}', 0.1, 0
+
+
+def _of_quality(own: str) -> Iterator[Line]:
+    """What is recorded of a fleet's answers; the replicas' own series are read by nobody else."""
+    for number in range(13):
+        yield f'fleet:model_answers:rate6h{{{own},class="class{number}"}}', 30, 0
+    for version in "12":
+        labels = f'{own},version="{version}"'
+        for name in ("confidence_sum", "confidence_count", "tokens_sum", "tokens_count", "truncated", "runs", "padded_tokens"):
+            yield f"version:model_{name}:rate1m{{{labels}}}", 400, 0
+        for name, label, values in (
+            ("confidence_bucket", "le", ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "0.95", "0.99", "+Inf")),
+            ("tokens_bucket", "le", ("4", "8", "16", "32", "64", "128", "+Inf")),
+            ("answers", "class", tuple(f"class{number}" for number in range(13))),
+            ("refused", "reason", ("empty", "too_long", "not_utf8", "no_words")),
+            ("feedback", "outcome", ("right", "wrong")),
+        ):
+            for value in values:
+                yield f'version:model_{name}:rate1m{{{labels},{label}="{value}"}}', 30, 0
+        for outcome in ("right", "wrong"):
+            yield f'version:model_feedback:increase1h{{{labels},outcome="{outcome}"}}', 5000, 0
 
 
 def _of_trimtab() -> Iterator[Line]:

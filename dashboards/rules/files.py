@@ -7,7 +7,7 @@ from importlib import resources
 
 import yaml
 
-from dashboards.rules import findings, health, recording, slo
+from dashboards.rules import findings, health, recording, recording_quality, slo
 from dashboards.rules.model import RUNBOOKS, Alert, Record
 
 HEADER = "# Written by `trimtab rules write`. Change the rules there, not here.\n"
@@ -20,7 +20,7 @@ def alerts() -> list[Alert]:
 
 def records() -> list[Record]:
     """Every recording rule."""
-    return [*recording.FLEETS, *recording.WINDOWED, *recording.VERSIONS, *recording.TARGETS]
+    return [*recording.FLEETS, *recording.WINDOWED, *recording.VERSIONS, *recording.TARGETS, *recording_quality.QUALITY]
 
 
 def files(runbooks: str = RUNBOOKS, samples: bool = True) -> dict[str, str]:
@@ -38,6 +38,7 @@ def _recording() -> str:
             ("trimtab-fleets", None, [record.entry() for record in recording.FLEETS]),
             ("trimtab-versions", None, [record.entry() for record in recording.VERSIONS]),
             ("trimtab-targets", None, [record.entry() for record in recording.TARGETS]),
+            ("trimtab-quality", None, [record.entry() for record in recording_quality.QUALITY]),
             ("trimtab-windows", "1m", [record.entry() for record in recording.WINDOWED]),
         ]
     )

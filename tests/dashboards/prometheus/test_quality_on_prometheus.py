@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from benchmarks.prometheus_process import Prometheus
 from dashboards.queries import QUERIES
 from dashboards.queries_quality import QUALITY
+from dashboards.rules.recording_quality import QUALITY as RECORDED
 from serving_stack.export import adapter_for, default_cache, ensure_exported
 from serving_stack.intervals import wilson
 from serving_stack.repository import publish
@@ -106,6 +107,16 @@ def test_every_query_returns_data_of_both_versions(told: tuple[Prometheus, float
     values = [float(value) for series in found for _, value in series["values"] if value != "NaN"]
     assert all(value >= 0 for value in values)
     assert name in MAY_BE_ZERO or any(value > 0 for value in values), "nothing of it was ever seen"
+
+
+@pytest.mark.parametrize("name", [record.name for record in RECORDED])
+def test_every_recording_rule_records(told: tuple[Prometheus, float, dict[str, Any]], name: str) -> None:
+    prometheus, start, _ = told
+    found: list[Any] = prometheus.range(name, start, time.time())
+    assert found
+    assert all(series["metric"]["fleet"] == "intent" for series in found)
+    if name.startswith("version:"):
+        assert {series["metric"]["version"] for series in found} == {"1", "2"}
 
 
 def test_the_accuracy_that_feedback_says_is_that_of_the_traffic(told: tuple[Prometheus, float, dict[str, Any]]) -> None:
