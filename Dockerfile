@@ -144,12 +144,7 @@ RUN uv pip install --quiet --require-hashes --no-deps -r train.txt
 
 FROM model-packages AS models
 COPY trimtab/__init__.py trimtab/cache.py trimtab/errors.py trimtab/
-COPY serving_stack/__init__.py serving_stack/banking.py serving_stack/export.py serving_stack/fault.py \
-     serving_stack/models_add.py serving_stack/network.py serving_stack/onnx_files.py serving_stack/repository*.py serving_stack/
-COPY serving_stack/adapters serving_stack/adapters
-COPY serving_stack/data serving_stack/data
-COPY serving_stack/intent_model serving_stack/intent_model
-COPY serving_stack/container/__init__.py serving_stack/container/store.py serving_stack/container/
+COPY serving_stack serving_stack
 RUN /opt/trimtab/venv/bin/python -m serving_stack.container.store /opt/trimtab/store
 
 FROM python AS serving
