@@ -25,12 +25,12 @@ class ServingSettings(Section, name="serving"):
     )
     threads: int = Field(1, ge=1, le=64, description="Threads that compute one batch, in each instance.")
     batching: bool = Field(True, description="Whether requests that arrive together share a batch.")
-    max_batch: int = Field(16, ge=1, le=256, description="Texts in a batch at the most, also in one request.")
+    max_batch: int = Field(32, ge=1, le=256, description="Texts in a batch at the most, also in one request.")
     queue_delay_microseconds: int = Field(
         2000,
         ge=0,
         le=1_000_000,
-        description="How long a request may wait for others to share its batch: about a tenth of what a batch of 16 takes.",
+        description="How long a request may wait for others to share its batch: about a tenth of what a full batch takes.",
     )
     device: Literal["cpu", "cuda", "tensorrt"] = Field(
         "cpu", description="Where the network runs; a GPU needs onnxruntime-gpu, as NVIDIA's image can have it."

@@ -215,6 +215,7 @@ def _of_replica(fleet: str, target: str, number: int) -> Iterator[Line]:
     yield f"trimtab_model_resident_memory_bytes{{{own}}}", 1.3e8, 0
     if number % 10 == 0:
         yield from _of_adapters(own)
+    yield from _of_quality(own)
     place = f'Hostname="node-{number // 8}",gpu="{number % 8}"'
     card = f'fleet="{fleet}",role="gpu",{place},UUID="{target}",modelName="A100",pod="{target}"'
     for name, value in (
@@ -246,6 +247,22 @@ def _of_adapters(own: str) -> Iterator[Line]:
         yield f'trimtab_adapter_answers_total{{{own},adapter="{adapter}"}}', 1, 1.0
         yield f'trimtab_adapter_confidence_sum{{{own},adapter="{adapter}"}}', 1, 0.9
         yield f'trimtab_adapter_request_ratio{{{own},adapter="{adapter}"}}', 0.05, 0
+
+
+def _of_quality(own: str) -> Iterator[Line]:
+    for le in ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "0.95", "0.99", "+Inf"):
+        yield f'trimtab_model_confidence_bucket{{{own},le="{le}"}}', 1, 20.0 if le == "+Inf" else 20 * float(le)
+    for le in ("4", "8", "16", "32", "64", "128", "+Inf"):
+        yield f'trimtab_model_tokens_bucket{{{own},le="{le}"}}', 1, 20.0 if le == "+Inf" else 20 * float(le) / 128
+    for name, growth in (("tokens_sum", 260.0), ("tokens_count", 20.0), ("padded_tokens_total", 270.0), ("runs_total", 9.0)):
+        yield f"trimtab_model_{name}{{{own}}}", 1, growth
+    yield f"trimtab_model_truncated_total{{{own}}}", 1, 0.01
+    for reason in ("empty", "too_long", "not_utf8", "no_words"):
+        yield f'trimtab_model_refused_total{{{own},reason="{reason}"}}', 1, 0.01
+    for name in (*(f"class{each}" for each in range(12)), "other"):
+        yield f'trimtab_model_answers_total{{{own},class="{name}"}}', 1, 1.5
+    for outcome, growth in (("right", 0.9), ("wrong", 0.1)):
+        yield f'trimtab_model_feedback_total{{{own},outcome="{outcome}"}}', 1, growth
 
 
 def _of_fleet(fleet: str) -> Iterator[Line]:

@@ -45,6 +45,7 @@ class Network:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # one is kept for every shape, and here each batch has another
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the core has other work while this waits
         providers: list[Any] = [(on.provider, {"device_id": str(number)} if on is not CPU else {})]
         if on is not CPU:

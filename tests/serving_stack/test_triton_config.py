@@ -18,7 +18,7 @@ def parsed(text):
 
 def test_the_usual_configuration():
     config = parsed(intent_config("intent", 3, ServingSettings()))
-    assert (config.name, config.max_batch_size, list(config.version_policy.specific.versions)) == ("intent", 16, [3])
+    assert (config.name, config.max_batch_size, list(config.version_policy.specific.versions)) == ("intent", 32, [3])
     assert config.dynamic_batching.max_queue_delay_microseconds == 2000
     assert not config.dynamic_batching.HasField("default_queue_policy"), "this Triton then misses wake-ups"
     assert (config.instance_group[0].count, config.instance_group[0].kind) == (1, model_config_pb2.ModelInstanceGroup.KIND_CPU)
@@ -28,7 +28,7 @@ def test_the_usual_configuration():
 def test_without_batching_there_is_no_batcher():
     config = parsed(intent_config("intent", 3, ServingSettings(batching=False)))
     assert not config.HasField("dynamic_batching")
-    assert config.max_batch_size == 16
+    assert config.max_batch_size == 32
 
 
 def test_on_a_gpu():

@@ -77,7 +77,7 @@ def test_text_that_cannot_be_answered_is_a_client_error(replica, text):
         {"shape": [1]},
         {"datatype": "FP32", "data": [1.0]},
         {"name": "image"},
-        {"shape": [17, 1], "data": ["a"] * 17},
+        {"shape": [33, 1], "data": ["a"] * 33},
     ],
 )
 def test_a_wrong_tensor_is_a_client_error(replica, changes):
