@@ -6,7 +6,8 @@ within 250 ms. Load generator, Envoy and Triton share the machine's cores.
 
 Figures: `requests_per_second` (the best of all), `batching_speedup` (int8, one instance), `fp32_batching_speedup`,
 `torch_batching_speedup`, `grouping_speedup` (texts grouped by length against padded to the longest of the batch), `int8_vs_fp32`,
-`int8_vs_torch`, `instances_speedup`, `cold_start_seconds`; `<kind>_rps` of each row.
+`int8_vs_torch`, `instances_speedup`, `cold_start_seconds`; `<kind>_rps` of each row; and the same ratios of processor time per
+request under most clients, `cpu_...`, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def run(options: Options) -> Result:
     adapter = shipped()[-1]
     rows: list[dict[str, Cell]] = []
     rates: dict[str, float | None] = {}
+    work: dict[str, float | None] = {}  # processor time that a request costs under most clients
     with tempfile.TemporaryDirectory(prefix="trimtab-serve-") as name:
         where = stores(adapter, Path(name))
         for kind in kinds:
@@ -54,6 +56,7 @@ def run(options: Options) -> Result:
             best = max((each for each in found if _within(each[0])), key=lambda each: each[0].per_second, default=None)
             rows.append(_row(kind, best, found))
             rates[kind.name] = best[0].per_second if best else None
+            work[kind.name] = _cpu_ms(found[-1])
             options.say(f"{kind.name}: {rows[-1]['rps']} requests/s, {rows[-1]['cpu_ms']} ms of processor time each")
         start = None if options.quick else cold.measure(adapter, Path(name), bodies[0])
     known = [rate for rate in rates.values() if rate is not None]
@@ -66,6 +69,10 @@ def run(options: Options) -> Result:
         "instances_speedup": _ratio(rates, "int8_2_instances", "int8"),
         "int8_vs_fp32": _ratio(rates, "int8", "fp32"),
         "int8_vs_torch": _ratio(rates, "int8", "torch"),
+        "cpu_batching_speedup": _ratio(work, "int8_unbatched", "int8"),
+        "cpu_grouping_speedup": _ratio(work, "int8_ungrouped", "int8"),
+        "cpu_int8_vs_fp32": _ratio(work, "fp32", "int8"),
+        "cpu_int8_vs_torch": _ratio(work, "torch", "int8"),
         "cold_start_seconds": sum(start) if start else None,
         "cold_add_seconds": start[0] if start else None,
     }
@@ -76,7 +83,7 @@ def run(options: Options) -> Result:
             f"adapter {adapter}; p99 at the most {SLO_SECONDS * 1000:.0f} ms; clients tried: {', '.join(map(str, clients))}",
             "padding: share of the computed tokens that are none; batch: requests per execution",
             "alone_ms: p50 with the fewest clients",
-            "cpu_ms: processor time of Triton and Envoy per request, which other work on the machine hardly changes",
+            "cpu_ms: processor time of Triton and Envoy per request, under most clients",
             "cold start: models add (already exported), start of Triton and Envoy, first good answer through both",
         ],
     )
@@ -112,9 +119,14 @@ def _row(kind: Kind, best: Level | None, found: list[Level]) -> dict[str, Cell]:
         "alone_ms": round(found[0][0].quantile(0.5) * 1000, 2),
         "batch": round(requests / executions, 1) if executions else None,
         "padding": round(1 - grown.get("trimtab_model_tokens_sum", 0.0) / computed, 3) if computed else None,
-        "cpu_ms": round(grown["cpu_seconds"] * 1000 / requests, 3) if requests else None,
+        "cpu_ms": None if (cpu := _cpu_ms(found[-1])) is None else round(cpu, 3),
         "failed": sum(count for each, _ in found for status, count in each.statuses.items() if status != 200),
     }
+
+
+def _cpu_ms(level: Level) -> float | None:
+    requests = level[1].get("nv_inference_count", 0.0)
+    return level[1]["cpu_seconds"] * 1000 / requests if requests else None
 
 
 def _ratio(rates: dict[str, float | None], one: str, other: str) -> float | None:
