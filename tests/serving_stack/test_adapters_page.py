@@ -18,8 +18,8 @@ def edge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The backend's modules, imported as Triton's Python does it."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(EDGE))
-    import measures
-    import popularity
+    import measures  # type: ignore[import-not-found]
+    import popularity  # type: ignore[import-not-found]
 
     yield type("Edge", (), {"measures": measures, "Popularity": popularity.Popularity})
     for name in set(sys.modules) - before & {"measures", "popularity"}:

@@ -27,7 +27,7 @@ def edge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The backend's modules, imported as Triton's Python does it."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(EDGE))
-    import shelf
+    import shelf  # type: ignore[import-not-found]
 
     yield shelf
     for name in set(sys.modules) - before:

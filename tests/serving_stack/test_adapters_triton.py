@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from serving_stack.adapters_base import ensure_base
 from serving_stack.adapters_set import add, release
 from serving_stack.banking import intents
 from serving_stack.export import ADAPTERS
+from serving_stack.gateway import GatewayPool, GatewayState, gateway_process, render, write
 from serving_stack.repository import UNKNOWN
 from serving_stack.triton import ReplicaProcess, replica_process
 
@@ -220,6 +222,36 @@ def test_an_adapter_that_was_changed_is_refused_and_the_replica_goes_on(replica:
     assert replica.metrics()['trimtab_adapters_load_failures_total{why="miss"}'] == 2
     time.sleep(5.1)
     assert replica.label("My top up failed, why?", "task0") == "task0_top_up_failed"
+
+
+def test_the_gateway_lets_both_ways_to_say_it_through(replica: Replica, tmp_path: Path) -> None:
+    listen, admin = free_ports(2)
+    pool = GatewayPool(
+        version=1, role="stable", weight=100, endpoints=(("127.0.0.1", urlsplit(replica.plan.infer_url).port or 0),)
+    )
+    state = GatewayState(fleet="edge", listen_port=listen, admin_port=admin, model="edge", pools=(pool,))
+    write(tmp_path, render(state, tmp_path))
+    what = gateway_process(tmp_path)
+    with (tmp_path / "envoy.log").open("wb") as log:
+        envoy = subprocess.Popen(what.argv, stdout=log, stderr=log)
+    body: dict[str, Any] = {
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["How do I change my PIN?"]}]
+    }
+    url = f"{what.url}/v2/models/edge/infer"
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=30)) as client:
+            answer = client.post(url, json=body, headers={"X-Trimtab-Adapter": "task2"})
+            while answer.status_code == 503 and envoy.poll() is None:  # it listens before it has looked for endpoints
+                time.sleep(0.1)
+                answer = client.post(url, json=body, headers={"X-Trimtab-Adapter": "task2"})
+            assert answer.json()["outputs"][0]["data"] == ["task2_change_pin"], answer.text
+            answer = client.post(url, json=body | {"parameters": {"adapter": "task3"}})
+            assert answer.json()["outputs"][0]["data"] == ["task3_change_pin"]
+            answer = client.post(url, json=body | {"parameters": {"adapter": "nope"}})
+            assert answer.status_code == 404 and "unknown adapter 'nope'" in answer.text
+    finally:
+        envoy.terminate()
+        envoy.wait(10)
 
 
 def test_memory_is_flat_while_adapters_come_and_go_and_clients_leave(replica: Replica) -> None:
