@@ -298,7 +298,7 @@ def _of_fleet(fleet: str) -> Iterator[Line]:
         for le in ("0.001", "0.01", "0.05", "0.1", "0.5", "1.0", "+Inf"):
             yield f'trimtab_score_tail_ratio_bucket{{{own},detector="{detector}",le="{le}"}}', 1, 50
     yield from _of_gateway(fleet, own)
-    yield from _of_quality(own)
+    yield from _of_recorded_quality(own)
 
 
 def _of_gateway(fleet: str, own: str) -> Iterator[Line]:
@@ -340,8 +340,8 @@ def _of_gateway(fleet: str, own: str) -> Iterator[Line]:
             yield f'version:{name}{{{own},version="{version}"}}', 0.1, 0
 
 
-def _of_quality(own: str) -> Iterator[Line]:
-    """What is recorded of a fleet's answers; the replicas' own series are read by nobody else."""
+def _of_recorded_quality(own: str) -> Iterator[Line]:
+    """What is recorded of that, per version."""
     for number in range(13):
         yield f'fleet:model_answers:rate6h{{{own},class="class{number}"}}', 30, 0
     for version in "12":
