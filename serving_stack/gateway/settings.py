@@ -81,7 +81,8 @@ def tokens_in(folder: Path) -> tuple[Token, ...]:
     """The tokens that are accepted; none when there is no such file. Never says what is in it."""
     file = folder / TOKENS
     try:
-        found = tuple(Token(line.strip()) for line in file.read_text(encoding="ascii").splitlines() if line.strip())
+        lines = dict.fromkeys(line.strip() for line in file.read_text(encoding="ascii").splitlines())
+        found = tuple(Token(line) for line in lines if line)  # each once: Envoy refuses a table that has one twice
     except FileNotFoundError:
         if folder.is_dir():
             return ()

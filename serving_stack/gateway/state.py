@@ -146,5 +146,5 @@ def check(state: GatewayState) -> None:
     limit = state.admission
     if limit and not (0 < limit.least <= limit.most and limit.target > 0 and limit.every > 0 and limit.retry_after >= 0):
         raise SettingsError(f"fleet {fleet}: admission needs 0 < least <= most and times above 0, not {limit}")
-    if any(not re.fullmatch(r"[\x21-\x7e]+", token) for token in state.tokens):
-        raise SettingsError(f"fleet {fleet}: a token must be printable ASCII without spaces")
+    if any(not re.fullmatch(r"[\x21-\x7e]+", token) for token in state.tokens) or len(set(state.tokens)) < len(state.tokens):
+        raise SettingsError(f"fleet {fleet}: tokens must be printable ASCII without spaces, each once")

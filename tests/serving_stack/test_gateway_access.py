@@ -146,7 +146,7 @@ async def _post(url: str, how: ssl.SSLContext) -> int:
 
 
 def test_a_secret_shows_nowhere_but_in_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("s3cret-one\n\ns3cret-two\n")
+    (tmp_path / "token").write_text("s3cret-one\n\ns3cret-two\r\ns3cret-one\n")
     state = with_settings(STATE, GatewaySettings(access_folder=tmp_path), open_to_others=True)
     assert state.tokens == ("s3cret-one", "s3cret-two")
     assert "s3cret" not in f"{state} {state!r} {state.tokens}"

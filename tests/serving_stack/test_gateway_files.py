@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from serving_stack.gateway import GatewayPool, GatewayState, gateway_process, render, write
+from serving_stack.gateway import Admission, GatewayPool, GatewayState, Token, gateway_process, render, write
 from trimtab.errors import Missing, SettingsError, Unavailable
 
 A, B, C = ("127.0.0.1", 8001), ("127.0.0.1", 8002), ("127.0.0.1", 8003)
@@ -101,6 +102,10 @@ def test_any_valid_state_renders_and_in_the_same_way(pools: list[tuple[int, int,
         (state(pool(1, "stable", 101)), "weight 101"),
         (state(pool(-1, "stable", 100)), "negative"),
         (state(pool(1, "stable", 100, ("127.0.0.1", 0))), "port 0 of 127.0.0.1"),
+        (replace(state(), tokens=(Token("a"), Token("a"))), "each once"),
+        (replace(state(), tokens=(Token("a b"),)), "without spaces"),
+        (replace(state(), admission=Admission(least=9, most=8)), "admission needs"),
+        (replace(state(), pools=(GatewayPool(version=1, role="canary", weight=0, mirror=101),)), "mirror 101"),
     ],
 )
 def test_a_wrong_state_is_refused_in_words(wrong: GatewayState, said: str) -> None:
