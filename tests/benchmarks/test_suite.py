@@ -45,6 +45,7 @@ def is_finite(record: Mapping[str, object]) -> bool:
     return all(isinstance(value, float | int) and math.isfinite(value) for value in figures.values())
 
 
+@pytest.mark.integration
 def test_scaling_quick_gives_numbers_for_every_controller_and_situation(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.scaling import play
 

@@ -67,6 +67,7 @@ def test_phases_are_spread_and_stable() -> None:
     assert phase("gateway", 2.0) == 2 * phase("gateway", 1.0)
 
 
+@pytest.mark.integration
 def test_good_bad_and_changing_targets(tmp_path: Path, serve: Any, pages: Any) -> None:
     file, bus = tmp_path / "targets.json", MemoryBus()
 
@@ -108,6 +109,7 @@ def test_good_bad_and_changing_targets(tmp_path: Path, serve: Any, pages: Any) -
         assert moments == sorted(set(moments))
 
 
+@pytest.mark.integration
 def test_a_bus_away_for_a_while_gets_everything_afterwards(tmp_path: Path, serve: Any, pages: Any) -> None:
     file, bus = tmp_path / "targets.json", MemoryBus(away=True)
     scraped: list[int] = []

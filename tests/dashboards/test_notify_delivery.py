@@ -20,6 +20,8 @@ from dashboards.notify.settings import IncidentSettings, NotifySettings, Receive
 from trimtab.memory_bus import MemoryBus
 from trimtab.messages import DECISIONS, FINDINGS, NOTIFY_DEAD, NOTIFY_SENT, Delivery, Message
 
+pytestmark = pytest.mark.integration
+
 Make = Callable[..., Any]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

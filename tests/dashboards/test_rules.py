@@ -54,6 +54,7 @@ def test_names_are_used_once_and_no_page_is_left_over() -> None:
     assert {path.stem for path in RUNBOOKS.glob("*.md")} == {*names, "index"}
 
 
+@pytest.mark.integration
 @needs_promtool
 def test_promtool_accepts_rules_and_configuration(written: Path) -> None:
     said = run("promtool", "check", "rules", "trimtab.recording.yml", "trimtab.alerts.yml", cwd=written)
@@ -61,6 +62,7 @@ def test_promtool_accepts_rules_and_configuration(written: Path) -> None:
     run("promtool", "check", "config", "prometheus.yml", cwd=written)
 
 
+@pytest.mark.integration
 @needs_amtool
 def test_amtool_accepts_the_configuration(written: Path) -> None:
     assert "SUCCESS" in run("amtool", "check-config", "alertmanager.yml", cwd=written)
@@ -73,6 +75,7 @@ def test_amtool_accepts_the_configuration(written: Path) -> None:
         assert said.strip() == receiver
 
 
+@pytest.mark.integration
 @needs_promtool
 @pytest.mark.parametrize("file", sorted(UNIT_TESTS.glob("*.yml")), ids=lambda file: file.stem)
 def test_promtool_unit_tests(written: Path, file: Path) -> None:

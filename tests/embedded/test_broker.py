@@ -56,6 +56,7 @@ def test_the_lock_pins_what_the_roots_name() -> None:
         assert all(len(sha256) == 64 for sha256 in lock[name].values())
 
 
+@pytest.mark.integration
 def test_nobody_listening_is_unavailable() -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 did not answer"):
         broker.wait_ready("127.0.0.1:1", timeout=0.5)

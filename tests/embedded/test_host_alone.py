@@ -117,6 +117,7 @@ class TestAnnounce:
             alone._announce(bus, SPEC, threading.Event())
         assert len(bus.topics[FLEETS]) == 1
 
+    @pytest.mark.integration
     def test_it_waits_for_a_kafka_that_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(alone, "KAFKA_PAUSE_SECONDS", 0.01)
         bus, stop = MemoryBus(away=True), threading.Event()

@@ -62,6 +62,7 @@ def with_mark(mark: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
+@pytest.mark.integration
 def test_starts_in_order_and_stops_in_reverse(tmp_path: Path) -> None:
     events: list[Event] = []
     port = ports.free_ports(1)[0]
