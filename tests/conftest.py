@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from trimtab.kube import Kube, KubeError, connect, fleet_path, path_of
+
+# Brokers come and go in tests: their client's words about it would bury those of a test that failed.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 BASE = Path(__file__).parents[1] / "deploy/kubernetes/base"
 

@@ -92,6 +92,14 @@ class Kube:
         """Another client of the same API server, for what changes the client that it is given (`kubernetes.stream`)."""
         return type(self._client)(self._client.configuration)
 
+    def apart(self) -> Kube:
+        """The same API server over connections of its own, for whoever cuts them off from another thread."""
+        return Kube(self.new_client(), self.namespace)
+
+    def close(self) -> None:
+        """Closes the connections; nobody may be asking."""
+        self._client.rest_client.pool_manager.clear()
+
     def get(self, path: str, **query: object) -> Object:
         """One object, or a list with its ``items``. Raises `KubeError`, or `Unavailable` when there is no answer."""
         return self.request("GET", path, query)
@@ -119,11 +127,15 @@ class Kube:
         self, method: str, path: str, query: Mapping[str, object], body: Object | None = None, kind: str = "application/json"
     ) -> Object:
         """Any request whose answer is JSON."""
+        import urllib3
+
         answer = self.open(method, path, query, body, kind)
         try:
             found: Object = json.loads(answer.read() or b"{}")
         except ValueError as error:
             raise Unavailable(f"{self.host} answers {method} {path} with something that is not JSON: {error}") from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable(f"{self.host} broke off its answer to {method} {path}: {_root(error)}") from error
         return found
 
     def open(

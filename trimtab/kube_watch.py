@@ -49,7 +49,9 @@ class Watcher:
         changed: Callable[[], None] | None = None,
         heard: Callable[[str, Object], None] | None = None,
     ) -> None:
-        self._kube, self._path, self._changed, self._heard = kube, path, changed, heard
+        # `stop` cuts a connection that this thread reads: no other request may be on it, now or after it went back to a pool.
+        self._kube = kube.apart()
+        self._path, self._changed, self._heard = path, changed, heard
         self._selectors = {"labelSelector": selector, "fieldSelector": fields}
         self._objects: dict[Key, Object] = {}
         self._lock = threading.Lock()
@@ -93,6 +95,12 @@ class Watcher:
             return self._objects.get((namespace, name))
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:
+            self._kube.close()
+
+    def _follow(self) -> None:
         pause = _PAUSE_SECONDS
         while not self._stop.is_set():
             try:
@@ -103,16 +111,12 @@ class Watcher:
                 if time.monotonic() - began > _PAUSE_SECONDS:
                     pause = _PAUSE_SECONDS
                     continue
-            except (TrimtabError, KeyError, TypeError, ValueError) as error:
+            except Exception as error:  # whatever it was: a watch that has died in silence is worse
                 if isinstance(error, KubeError) and error.status == 410:
                     log.info("the watch of %s expired and begins again with a list", self._path)
                     self._version = None
                 elif not self._stop.is_set():
-                    self._complain(
-                        str(error)
-                        if isinstance(error, TrimtabError)
-                        else f"{self._kube.host} sends no list of objects: {error!r}"
-                    )
+                    self._complain(_words(error, self._kube.host))
             self._stop.wait(pause * random.uniform(0.75, 1.25))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -190,6 +194,15 @@ class Watcher:
         if answer is not None and threading.current_thread() is self._thread:
             with contextlib.suppress(OSError):
                 answer.close()
+
+
+def _words(error: Exception, host: str) -> str:
+    if isinstance(error, TrimtabError):
+        return str(error)
+    if isinstance(error, (KeyError, TypeError, ValueError)):
+        return f"{host} sends no list of objects: {error!r}"
+    log.exception("a watch failed in a way that was not foreseen", exc_info=error)
+    return f"a watch failed: {error!r}"
 
 
 def _key(thing: Object) -> Key:

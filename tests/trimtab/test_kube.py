@@ -36,6 +36,9 @@ def gone() -> dict[str, Any]:
     return {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old resource version"}}
 
 
+CUT = b"an answer that ends before its end"
+
+
 class Server(ThreadingHTTPServer):
     """Answers from two scripts: one of lists, one of watches. When a script is at its end its last entry is repeated."""
 
@@ -46,6 +49,7 @@ class Server(ThreadingHTTPServer):
         self.lists: list[Any] = []
         self.watches: list[Any] = []
         self.asked: list[dict[str, str]] = []
+        self.callers: list[int] = []
         self.bodies: list[tuple[str, Any]] = []
         self.over = threading.Event()
 
@@ -61,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         self.server.asked.append(query)
+        self.server.callers.append(self.client_address[1])
         answer = self.server.next(self.server.watches if "watch" in query else self.server.lists)
         if isinstance(answer, int | bytes | dict):
             self._whole(answer)
@@ -87,6 +92,13 @@ class Handler(BaseHTTPRequestHandler):
         self._whole(thing("patched", 9))
 
     def _whole(self, answer: int | bytes | dict[str, Any]) -> None:
+        if answer == CUT:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b'{"items"')
+            self.close_connection = True
+            return
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         if isinstance(answer, int):
             body = json.dumps({"kind": "Status", "reason": "Because", "message": f"no: {answer}"}).encode()
@@ -199,12 +211,12 @@ def test_requests_are_counted_by_verb_and_code(kube: Kube, server: Server) -> No
 
 
 def test_refusals_carry_code_and_words(kube: Kube, server: Server) -> None:
-    server.lists = [404, 403, 503, 429, b"<html>", {"items": []}]
+    server.lists = [404, 403, 503, 429, b"<html>", CUT, {"items": []}]
     for code in (404, 403):
         with pytest.raises(KubeError, match=f"no: {code}") as refusal:
             kube.get(PODS)
         assert (refusal.value.status, refusal.value.reason) == (code, "Because")
-    for words in ("answers 503", "answers 429", "not JSON"):
+    for words in ("answers 503", "answers 429", "not JSON", "broke off"):
         with pytest.raises(Unavailable, match=words):
             kube.get(PODS)
     assert kube.get(PODS, limit=1, empty=None) == {"items": []} and server.asked[-1] == {"limit": "1"}
@@ -313,3 +325,26 @@ def test_a_watch_ends_at_once_when_it_is_stopped(watcher: Watcher, server: Serve
     wait(lambda: len(server.asked) == 2)
     watcher.stop(timeout=5)
     assert not watcher._thread.is_alive()
+
+
+def test_a_watch_that_is_cut_shares_its_connection_with_nobody(watcher: Watcher, kube: Kube, server: Server) -> None:
+    server.lists, server.watches = [listing(5)], [["stay"]]
+    kube.get(PODS)
+    watcher.start()
+    wait(lambda: len(server.asked) == 3)
+    kube.get(PODS)
+    assert set(server.callers[1:3]).isdisjoint({server.callers[0], server.callers[3]})
+
+
+def test_a_watch_goes_on_after_a_failure_that_nobody_foresaw(
+    watcher: Watcher, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        monkeypatch.undo()
+        raise AssertionError("a library's own")
+
+    server.lists, server.watches = [listing(5, "a")], [["stay"]]
+    monkeypatch.setattr(Kube, "open", broken)
+    watcher.start()
+    wait(lambda: watcher.synced)
+    assert names(watcher) == {"a"}
