@@ -49,9 +49,7 @@ class Watcher:
         changed: Callable[[], None] | None = None,
         heard: Callable[[str, Object], None] | None = None,
     ) -> None:
-        # `stop` cuts a connection that this thread reads: no other request may be on it, now or after it went back to a pool.
-        self._kube = kube.apart()
-        self._path, self._changed, self._heard = path, changed, heard
+        self._kube, self._path, self._changed, self._heard = kube, path, changed, heard
         self._selectors = {"labelSelector": selector, "fieldSelector": fields}
         self._objects: dict[Key, Object] = {}
         self._lock = threading.Lock()
@@ -64,6 +62,8 @@ class Watcher:
 
     def start(self) -> Watcher:
         """Begins to list and watch."""
+        # `stop` cuts a connection that the thread reads: no other request may be on it, now or after it went back to a pool.
+        self._kube = self._kube.apart()
         self._thread.start()
         return self
 
