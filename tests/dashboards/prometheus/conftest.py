@@ -135,7 +135,7 @@ def _health(folder: Path) -> dict[str, bytes]:
     return {"detect": generate_latest(registry)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def recorded(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     """The recorded incident, played two and a half times as fast."""
     _need_prometheus()
@@ -236,7 +236,7 @@ def _moved(record: dict[str, Any], first: float, start: float, now: bool = False
     return decode_as(TOPICS[record["topic"]], msgspec.json.encode(moved))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     """The whole stack: traffic, trained detectors, a slow version that is rolled back, a replica that hangs and is replaced."""
     from embedded.stack import Stack
@@ -277,7 +277,7 @@ def _wait_for_decision(prometheus: Prometheus, action: str) -> None:
         time.sleep(1)
 
 
-@pytest.fixture(scope="session", params=["recorded", "stack"])
+@pytest.fixture(scope="module", params=["recorded", "stack"])
 def played(request: pytest.FixtureRequest) -> Played:
     """Each of the two incidents in turn."""
     made: Played = request.getfixturevalue(request.param)
